@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TALLY_ENGINE_BASE_HASH_H
+#define TALLY_ENGINE_BASE_HASH_H
+
+#include "engine/base/types.h"
+
+/** Hashes that are part of a format (written out in net/PROTOCOL.md) or of a table. */
+
+/** 64-bit finalizer: a bijection in which every input bit reaches every output bit. */
+static inline uint64_t hash_mix64(uint64_t x) {
+    x ^= x >> 32;
+    x *= 0xe9846af9b1a615d1u;
+    x ^= x >> 32;
+    x *= 0xe9846af9b1a615d1u;
+    x ^= x >> 28;
+    return x;
+}
+
+/** Hash of a 128-bit id; clients compute it too, to find an account's partition. */
+static inline uint64_t hash_id(uint128_t id, uint64_t seed) {
+    return hash_mix64((uint64_t)id ^ hash_mix64((uint64_t)(id >> 64) ^ seed));
+}
+
+/** Partition of an account: the hash's low 32 bits modulo the number of partitions. (Tables use the high bits.) */
+static inline unsigned hash_partition(uint64_t hash, unsigned partitions) {
+    return (unsigned)((uint32_t)hash % partitions);
+}
+
+#endif

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TALLY_WAL_WAL_H
+#define TALLY_WAL_WAL_H
+
+#include <stdatomic.h>
+
+#include "engine/base/types.h"
+#include "wal/wal_record.h"
+
+/** What the engine lcores and the WAL share: published positions, hand-overs, and nothing else.
+ *  Flow:  engine lcore -> [wal_lane ring] -> wal_step -> disk -> [wal_board.commit_seq] -> engine lcore -> replies
+ *  Keeps: INV-5, INV-6, INV-8, INV-9. Rules: design section 5. */
+
+#define WAL_GROUPS_IN_FLIGHT_MAX 8  /**< K: groups submitted to the disk and not yet durable */
+#define WAL_BUFFERS (WAL_GROUPS_IN_FLIGHT_MAX + 4) /**< log buffers of an lcore; buffer of group g is g % WAL_BUFFERS */
+#define WAL_HORIZONS 16             /**< horizon of group g is horizon_ms[g % WAL_HORIZONS] */
+#define WAL_FETCHES_MAX 1024        /**< fetches of one lcore on their way at a time */
+
+/** Positions that the WAL publishes and every lcore reads. Written by the WAL lcore only.
+ *  open_group is stored with release after horizon_ms[open_group % WAL_HORIZONS] is set; lcores load it with acquire.
+ *  commit_seq is stored with release after the group is durable; lcores load it with acquire before releasing replies. */
+struct wal_board {
+    _Alignas(CACHE_LINE_BYTES) _Atomic seq_t open_group;
+    _Alignas(CACHE_LINE_BYTES) _Atomic seq_t commit_seq;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t horizon_ms[WAL_HORIZONS];
+    /** Set once and for ever when the disk failed: nobody may acknowledge anything any more. */
+    _Alignas(CACHE_LINE_BYTES) _Atomic int failed;
+};
+
+/** A closed segment on its way from an lcore to the WAL: the lcore's part of one group. */
+struct wal_handover {
+    seq_t seq;               /**< the group */
+    uint8_t *bytes;          /**< 4 KiB aligned; the WAL may write padding up to the next 4 KiB boundary */
+    uint32_t length;         /**< bytes of records; may be 0 */
+    uint32_t record_count;
+    uint64_t last_timestamp; /**< ns, of the lcore when it closed the segment; never falls */
+    uint64_t cell_time;      /**< ns, of the lcore when it closed the segment; at or above last_timestamp */
+};
+
+/** A record wanted back from the log, and the answer. */
+struct wal_fetch {
+    wal_place_t place;
+    uint64_t cookie;   /**< the asker's, returned unchanged */
+    int status;        /**< answer: 0, -ENOENT (no such record any more), -EBADMSG (damaged) or -EIO */
+    uint32_t length;   /**< answer: bytes of the record */
+    _Alignas(16) uint8_t record[WAL_RECORD_BYTES_MAX]; /**< answer */
+};
+
+/** What one engine lcore publishes for the WAL, and the two rings between them (single producer, single consumer).
+ *  Ring indices run freely; producer stores with release, consumer loads with acquire, and the other way round. */
+struct wal_lane {
+    /* written by the engine lcore */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t segment_bytes; /**< bytes in its open segment, after each turn */
+    _Atomic seq_t wanted_group;      /**< seal this group even if it is empty (a reply waits for it); 0: none */
+    _Atomic uint64_t horizon_wanted_ms; /**< memory pressure: please raise the horizon to this; 0: no wish */
+    _Atomic uint64_t cell_time;      /**< ns, the lcore's newest */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t handover_head;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t fetch_head;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t answer_tail;
+    /* written by the WAL */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t handover_tail;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t fetch_tail;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t answer_head;
+
+    struct wal_handover handovers[16]; /**< power of two, at least WAL_BUFFERS */
+    struct { wal_place_t place; uint64_t cookie; } fetches[WAL_FETCHES_MAX];
+    struct wal_fetch answers[WAL_FETCHES_MAX];
+};
+
+/** For the engine lcore: hand over the segment of a group. Never fails, for there are fewer buffers than ring slots. */
+void wal_lane_handover(struct wal_lane *lane, const struct wal_handover *handover);
+/** For the engine lcore: ask for a record. @return 0, or -EAGAIN when WAL_FETCHES_MAX are on their way. */
+int wal_lane_fetch(struct wal_lane *lane, wal_place_t place, uint64_t cookie);
+/** For the engine lcore: take one answer. @return 1, or 0 when there is none. */
+int wal_lane_fetched(struct wal_lane *lane, struct wal_fetch *answer);
+
+/** Identity of the log's owner; from the directory's superblock. */
+struct wal_identity {
+    uint8_t cell_id[16];
+    uint32_t partitions;
+    uint32_t id_time; /**< 1: ids carry time and are forgotten below the horizon; 0: remembered for ever */
+    uint64_t hash_seed;
+    uint64_t digest_seed;
+};
+
+/** Where recovery ended, and where the log goes on. */
+struct wal_position {
+    seq_t seq;             /**< last good group; 0 when the log is empty */
+    term_t term;           /**< its term */
+    uint8_t digest[16];    /**< XXH3-128 of its header (canonical) */
+    uint64_t file_number;  /**< where the next group starts */
+    uint64_t file_offset;
+    uint64_t cell_time;    /**< ns, of the last good group */
+    uint64_t horizon_ms;   /**< of the last good group */
+    uint64_t groups, records, bytes, torn_bytes; /**< what recovery read and what it cut */
+};
+
+/** Called for every record of every good group, in log order (segment after segment).
+ *  @return 0, or -errno to stop with (a record that the engine cannot take is corruption: -EBADMSG) */
+typedef int wal_replay_fn(void *context, seq_t seq, unsigned lcore, uint32_t offset, const void *record, size_t length);
+/** Called after the last record of a group; the header's times with it. */
+typedef int wal_group_end_fn(void *context, seq_t seq, term_t term, uint64_t cell_time, uint64_t horizon_ms);
+
+struct disk; /* engine/base/seams.h */
+struct wal;
+
+struct wal_config {
+    struct disk *disk;           
+    struct wal_identity identity;
+    term_t term;                 /**< of this run: the last one plus one */
+    struct wal_position position;
+    struct wal_board *board;
+    struct wal_lane *lanes;      /**< lane_count of them, one an engine lcore */
+    unsigned lane_count;
+    unsigned groups_in_flight;   /**< K, 1..WAL_GROUPS_IN_FLIGHT_MAX */
+    uint64_t file_bytes;         /**< size of a log segment file */
+    uint32_t group_bytes_wanted; /**< a group of this size is sealed while others are in flight */
+    uint64_t group_delay_ns;     /**< ... and so is one that has been open for this long */
+    uint64_t horizon_back_ms;    /**< ids are remembered for so long (3,600,000) */
+    uint64_t horizon_minimum_ms; /**< and never for less than this (60,000) */
+};
+
+/** Read the whole log, verify it, hand every record to the engine, cut a torn tail (zeroed and synced).
+ *  Control path: blocks, allocates. @param error one line that says what is wrong, which bytes of which file, and what
+ *  to do; filled when the answer is not 0. @return 0, -EBADMSG (corrupt), -ENODATA (a hole), -EPERM (foreign), -errno */
+int wal_recover(struct disk *disk, const struct wal_identity *identity, wal_replay_fn *replay, wal_group_end_fn *group_end,
+                void *context, struct wal_position *position, char *error, size_t error_bytes);
+
+/** Start the WAL behind a recovered position. @return 0 or -errno (with `error` filled). */
+int wal_open(const struct wal_config *config, struct wal **wal, char *error, size_t error_bytes);
+
+/** One turn: completions, commit_seq, hand-overs, sealing, submissions, fetches. Never blocks.
+ *  Thread: the WAL lcore. @return how many things were done; 0 means an empty turn.
+ *          After a disk failure: board->failed is set to -errno and every later turn does nothing. */
+unsigned wal_step(struct wal *wal, uint64_t now_ns);
+
+/** Whether everything handed over is durable and the closing empty group with durable_seq is written too.
+ *  Call wal_step until it is, after the engine has stopped. */
+bool wal_drained(struct wal *wal, uint64_t now_ns);
+/** What went wrong, in one line ("" while nothing has). */
+const char *wal_error(const struct wal *wal);
+void wal_close(struct wal *wal);
+
+/** Counters, readable from any thread. */
+struct wal_counters {
+    _Atomic uint64_t groups, records, bytes, writes_in_flight, fetches, write_ns_total;
+};
+const struct wal_counters *wal_counters(const struct wal *wal);
+
+#endif
