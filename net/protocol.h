@@ -27,6 +27,10 @@
 #define NET_REPLAY_WINDOW 1024      /**< counters that are remembered behind the highest one */
 #define NET_REPLY_DATAGRAMS_MAX 8   /**< a request whose answer could take more is `malformed` */
 
+#define NET_COOKIE_LIFE_NS (5 * NS_PER_SECOND)
+#define NET_SESSION_UNUSED_NS (10 * NS_PER_SECOND) /**< a session that never sent anything is forgotten */
+#define NET_SESSION_IDLE_NS (60 * NS_PER_SECOND)   /**< ... and so is one that fell silent */
+
 enum net_type {
     NET_HELLO = 1,
     NET_COOKIE = 2,
@@ -44,14 +48,15 @@ struct net_header {
     uint8_t key_phase; /**< 0 without encryption */
     uint8_t reserved[5];
     uint64_t session;  /**< chosen by the server; 0 in HELLO and COOKIE */
-    uint64_t counter;  /**< new for every transmission, also of the same request; per session and direction, from 1 */
+    uint64_t counter;  /**< new for every transmission, also of the same request; per session and
+                            direction, from 1; 0 in HELLO and COOKIE */
     uint8_t tag[16];   /**< without encryption: XXH3-128 (canonical form, seed 0) of the datagram with this field zero */
 };
 
 /** 56 bytes. */
 struct net_hello {
     uint8_t client_instance[16]; /**< random, one per client object; a new session of it ends its old one */
-    uint64_t nonce;              /**< echoed */
+    uint64_t nonce;              /**< echoed; a new one for each session that is wanted */
     uint8_t cookie[16];          /**< zero at first, then as COOKIE said */
     uint16_t payload_max;        /**< largest UDP payload that the client takes; 0: the default of the address family */
     uint16_t reserved[3];
@@ -61,7 +66,7 @@ struct net_hello {
 /** 40 bytes. */
 struct net_cookie {
     uint64_t nonce;
-    uint8_t cookie[16]; /**< keyed hash of address, port, instance and time; good for a few seconds */
+    uint8_t cookie[16]; /**< time, and keyed hash of it, address, port and instance; good for NET_COOKIE_LIFE_NS */
     uint64_t server_time_ns; /**< cell time, for the client's first ids */
     uint64_t reserved;
 };
@@ -110,10 +115,11 @@ struct net_reply_header {
     uint16_t reserved;
 };
 
-/** 16 bytes. Moves the window when there is no request to send. */
+/** 16 bytes. Moves the window when there is no request to send, keeps the session alive, and asks for
+ *  the credit: the server answers each with one of its own. */
 struct net_ack {
-    uint64_t acknowledged;
-    uint64_t reserved;
+    uint64_t acknowledged; /**< client: as in a request; server: the window's lower edge */
+    uint64_t credit;       /**< server: highest request number that the client may use; client: 0 */
 };
 
 /** Options: type, length of the value, value; type 0 is one byte of padding. Unknown types are skipped. */
@@ -128,6 +134,9 @@ enum net_option {
     NET_OPTION_TOKEN = 16,        /**< reply: u64 term, u64 seq, u64 age in us */
     NET_OPTION_RETRY_AFTER = 17,  /**< reply with `overloaded`: u32 us */
 };
+
+/** Options of every reply datagram: TOKEN and RETRY_AFTER, or TOKEN and padding. */
+#define NET_REPLY_OPTIONS_BYTES 32
 
 /** Entries of a reply: create: struct result, then struct balances if they were wanted.
  *  lookup: struct result, then the 128-byte record if the status is `found`. An entry is never split. */
