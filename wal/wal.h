@@ -81,7 +81,10 @@ struct wal_identity {
     uint32_t id_time; /**< 1: ids carry time and are forgotten below the horizon; 0: remembered for ever */
     uint64_t hash_seed;
     uint64_t digest_seed;
+    uint64_t file_bytes; /**< size of every log segment file; 0: not known, taken from the log itself */
 };
+
+struct wal_index;
 
 /** Where recovery ended, and where the log goes on. */
 struct wal_position {
@@ -93,7 +96,12 @@ struct wal_position {
     uint64_t cell_time;    /**< ns, of the last good group */
     uint64_t horizon_ms;   /**< of the last good group */
     uint64_t groups, records, bytes, torn_bytes; /**< what recovery read and what it cut */
+    seq_t durable_seq;       /**< highest durable_seq that the log itself carries */
+    struct wal_index *index; /**< where groups lie, for fetches; wal_open takes it over (NULL: find them by walking) */
 };
+
+/** Give back what a position holds, where no wal_open took it over. */
+void wal_position_release(struct wal_position *position);
 
 /** Called for every record of every good group, in log order (segment after segment).
  *  @return 0, or -errno to stop with (a record that the engine cannot take is corruption: -EBADMSG) */
@@ -105,7 +113,7 @@ struct disk; /* engine/base/seams.h */
 struct wal;
 
 struct wal_config {
-    struct disk *disk;           
+    struct disk *disk;
     struct wal_identity identity;
     term_t term;                 /**< of this run: the last one plus one */
     struct wal_position position;
