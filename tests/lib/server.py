@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts, watches and ends tallyd for tests. Programs are found in TALLY_BUILD (a Meson build directory; build/release if
+unset). Every process is ended by its pid; one that is left over dies with the test program."""
+
+import ctypes
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import netns  # noqa: E402
+
+ROOT = pathlib.Path(os.environ.get("TALLY_ROOT") or pathlib.Path(__file__).resolve().parent.parent.parent)
+BUILD = pathlib.Path(os.environ.get("TALLY_BUILD") or ROOT / "build" / "release")
+SANITIZED = BUILD.name == "sanitize"
+READY = "tallyd: ready"
+UDP_PORT = 7711
+START_S = 120 if SANITIZED else 60
+
+PORTS = {
+    "af_packet": (f"net_af_packet0,iface={netns.PORT_END}", "net_af_packet0"),
+    "af_xdp": (f"net_af_xdp0,iface={netns.PORT_END}", "net_af_xdp0"),
+    "tap": (f"net_tap0,iface={netns.KERNEL_END},mac={netns.SERVER_MAC}", "net_tap0"),
+}
+
+_running, _directories = [], []
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def program(name):
+    return str(BUILD / "tools" / name)
+
+
+def scratch(base=None):
+    """A directory that is gone when cleanup() runs."""
+    path = tempfile.mkdtemp(prefix="tally-test-", dir=base)
+    _directories.append(path)
+    return path
+
+
+def cleanup():
+    """End what is left and remove every scratch directory. Hand it to check.main()."""
+    for process in list(_running):
+        process.kill()
+    netns.remove()
+    while _directories:
+        shutil.rmtree(_directories.pop(), ignore_errors=True)
+
+
+def call(*command, timeout_s=60, **keywords):
+    """Run a program to its end: (exit status, stdout, stderr)."""
+    done = subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=timeout_s, **keywords)
+    return done.returncode, done.stdout, done.stderr
+
+
+def _die_with_parent():
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def spawn(command, **keywords):
+    """Start a program that is killed when this one ends."""
+    return subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent,
+                            **keywords)
+
+
+class Tallyd:
+    """One data directory and at most one process on it at a time."""
+
+    def __init__(self, port="af_packet", data=None, prefix="t", memory_mb=256, flags=(), eal=(), lcores="0"):
+        self.data = data or os.path.join(scratch(), "data")
+        self.log = self.data.rstrip("/") + ".log"
+        self.device, self.port = PORTS.get(port, (port, port.split(",")[0]))
+        self.prefix, self.memory_mb, self.lcores = f"{prefix}{os.getpid()}", memory_mb, lcores
+        self.flags, self.eal = list(flags), list(eal)
+        self.process, self.pid = None, 0
+
+    def format(self, *flags, partitions=16, file_mb=16):
+        status, _, error = call(program("tallyd"), "format", "--data", self.data, "--partitions", partitions,
+                                "--file-mb", file_mb, *flags)
+        assert status == 0, f"tallyd format: {status}: {error}"
+        return self
+
+    def command(self):
+        memory = [] if "--huge" in self.eal else ["--no-huge", "-m", "512"]
+        eal = [word for word in self.eal if word != "--huge"]
+        return [program("tallyd"), "run", "--data", self.data, "--address", f"{netns.SERVER4}/{netns.PREFIX4}",
+                "--address6", netns.SERVER6, "--udp-port", UDP_PORT, "--port", self.port,
+                "--memory-mb", self.memory_mb, *self.flags, "--", *memory, "--no-pci", f"--file-prefix={self.prefix}",
+                f"--vdev={self.device}", "-l", self.lcores, *eal]
+
+    def start(self, ready=True):
+        with open(self.log, "ab") as log:
+            self.mark = log.tell()
+            self.process = spawn(self.command(), stdout=log, stderr=log)
+        self.pid = self.process.pid
+        _running.append(self)
+        if ready:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self):
+        end = time.monotonic() + START_S
+        while READY not in self.said():
+            status = self.process.poll()
+            assert status is None, f"tallyd ended with {status} before it was ready:\n{self.said()[-2000:]}"
+            assert time.monotonic() < end, f"tallyd is not ready after {START_S} s:\n{self.said()[-2000:]}"
+            time.sleep(0.01)
+
+    def said(self):
+        """What the newest process wrote."""
+        with open(self.log, "rb") as log:
+            log.seek(self.mark)
+            return log.read().decode(errors="replace")
+
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def wait(self, timeout_s=30):
+        status = self.process.wait(timeout_s)
+        if self in _running:
+            _running.remove(self)
+        return status
+
+    def kill(self):
+        """SIGKILL, as if the machine took the process away."""
+        if self.process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+        return self.wait()
+
+    def stop(self, timeout_s=30):
+        """SIGTERM; its exit status."""
+        if self.process.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    def counters(self):
+        """Its counters now, by name: asks with SIGUSR1 and reads the answer."""
+        before = len(self.said())
+        os.kill(self.pid, signal.SIGUSR1)
+        end, text, previous = time.monotonic() + 10, "", None
+        while time.monotonic() < end:
+            text = self.said()[before:]
+            if text.endswith("\n") and text == previous:
+                return parse_counters(text)
+            previous = text
+            time.sleep(0.05)
+        raise AssertionError("tallyd printed no counters on SIGUSR1")
+
+    def closing_counters(self):
+        """Those of its exit; after stop()."""
+        return parse_counters(self.said())
+
+
+def parse_counters(text):
+    counters = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 2 and words[1].lstrip("-").isdigit():
+            counters[words[0]] = int(words[1])
+    return counters
