@@ -21,13 +21,16 @@ struct net_config {
     uint8_t ipv4[4];            /**< all zero: no IPv4 */
     uint8_t ipv6[16];           /**< all zero: no IPv6 */
     uint16_t udp_port;
-    uint16_t payload_max;       /**< what the port's MTU allows, at most NET_PAYLOAD_MAX */
+    uint16_t payload_max;       /**< UDP payload over IPv4 that the port's MTU allows (MTU - 28), at most NET_PAYLOAD_MAX;
+                                     over IPv6 20 less. At least NET_HELLO_BYTES + 20. */
     bool tx_checksum_ipv4;      /**< the port fills in IPv4 header checksums */
     bool tx_checksum_udp;       /**< the port fills in UDP checksums */
     bool rx_checksum_trusted;   /**< the port's verdict GOOD may be believed */
-    unsigned session_max;       /**< sessions at a time */
+    unsigned session_max;       /**< sessions at a time; at most request_max */
     unsigned window;            /**< requests of a session; a power of two, at least 64 */
-    unsigned reply_buffers;     /**< stored reply datagrams, all sessions together */
+    unsigned reply_buffers;     /**< stored reply datagrams, all sessions together; over request_max, for long replies */
+    unsigned request_max;       /**< requests of all sessions together that may be outstanding, and so the sum of all
+                                     credits; 0: half of reply_buffers, at most NET_REQUESTS_DEFAULT_MAX */
     uint64_t queueing_delay_max_ns; /**< beyond it new requests are `overloaded` */
     struct wal_identity identity;
     term_t term;
@@ -36,6 +39,8 @@ struct net_config {
     const uint8_t *placement;   /**< identity.partitions bytes */
     uint64_t id_window_ms;
 };
+
+#define NET_REQUESTS_DEFAULT_MAX 4096 /**< each takes about 12 KB of scratch with payloads of 1472 bytes */
 
 /** @return 0, -ENOMEM, -EINVAL (with `error` filled) */
 int net_open(const struct net_config *config, struct net **net, char *error, size_t error_bytes);
@@ -68,6 +73,7 @@ void net_announce(struct net *net);
     X(drop_ethernet, "not for us, or not IP or ARP")                                               \
     X(drop_ip, "bad IP header: length, version, checksum, options")                                \
     X(drop_fragment, "fragments")                                                                  \
+    X(drop_protocol, "IP, but neither UDP nor an echo request or neighbour solicitation")          \
     X(drop_udp, "bad UDP: length, checksum, zero checksum, wrong port")                            \
     X(drop_header, "bad datagram header: short, version, type")                                    \
     X(drop_session, "unknown session")                                                             \
@@ -77,13 +83,19 @@ void net_announce(struct net *net);
     X(drop_malformed, "handshake or acknowledgement that does not parse")                          \
     X(malformed, "requests refused as malformed or unsupported")                                   \
     X(overloaded, "requests refused before any effect")                                            \
+    X(behind, "requests refused because their minimum token is ahead of us")                       \
     X(duplicates, "requests seen again: reply resent, or still in progress")                       \
     X(requests, "requests passed to the engine")                                                   \
     X(events, "events in them")                                                                    \
     X(replies, "replies encoded")                                                                  \
+    X(acks, "ACKs answered")                                                                       \
+    X(goodbyes, "GOODBYEs taken")                                                                  \
     X(hellos, "HELLOs answered")                                                                   \
+    X(hellos_waiting, "HELLOs not answered: the old session has requests in progress, or the new one is in use") \
+    X(sessions_full, "HELLOs not answered because every session is taken")                         \
     X(sessions, "sessions opened")                                                                 \
-    X(sessions_full, "HELLOs not answered because every session is taken")
+    X(sessions_ended, "sessions ended by their client")                                            \
+    X(sessions_timed_out, "sessions forgotten because nothing came any more")
 
 struct net_counters {
 #define X(name, what) uint64_t name;
