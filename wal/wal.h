@@ -11,10 +11,12 @@
  *  Flow:  engine lcore -> [wal_lane ring] -> wal_step -> disk -> [wal_board.commit_seq] -> engine lcore -> replies
  *  Keeps: INV-5, INV-6, INV-8, INV-9. Rules: design section 5. */
 
-#define WAL_GROUPS_IN_FLIGHT_MAX 8  /**< K: groups submitted to the disk and not yet durable */
-#define WAL_BUFFERS (WAL_GROUPS_IN_FLIGHT_MAX + 4) /**< log buffers of an lcore; buffer of group g is g % WAL_BUFFERS */
-#define WAL_HORIZONS 16             /**< horizon of group g is horizon_ms[g % WAL_HORIZONS] */
-#define WAL_FETCHES_MAX 1024        /**< fetches of one lcore on their way at a time */
+#define WAL_GROUPS_IN_FLIGHT_MAX 8 /**< K: groups submitted to the disk and not yet durable */
+#define WAL_BUFFERS                                                                                \
+    (WAL_GROUPS_IN_FLIGHT_MAX +                                                                    \
+     4)                      /**< log buffers of an lcore; buffer of group g is g % WAL_BUFFERS */
+#define WAL_HORIZONS 16      /**< horizon of group g is horizon_ms[g % WAL_HORIZONS] */
+#define WAL_FETCHES_MAX 1024 /**< fetches of one lcore on their way at a time */
 
 /** Positions that the WAL publishes and every lcore reads. Written by the WAL lcore only.
  *  open_group is stored with release after horizon_ms[open_group % WAL_HORIZONS] is set; lcores load it with acquire.
@@ -29,20 +31,21 @@ struct wal_board {
 
 /** A closed segment on its way from an lcore to the WAL: the lcore's part of one group. */
 struct wal_handover {
-    seq_t seq;               /**< the group */
-    uint8_t *bytes;          /**< 4 KiB aligned; the WAL may write padding up to the next 4 KiB boundary */
-    uint32_t length;         /**< bytes of records; may be 0 */
+    seq_t seq;       /**< the group */
+    uint8_t *bytes;  /**< 4 KiB aligned; the WAL may write padding up to the next 4 KiB boundary */
+    uint32_t length; /**< bytes of records; may be 0 */
     uint32_t record_count;
     uint64_t last_timestamp; /**< ns, of the lcore when it closed the segment; never falls */
-    uint64_t cell_time;      /**< ns, of the lcore when it closed the segment; at or above last_timestamp */
+    uint64_t
+        cell_time; /**< ns, of the lcore when it closed the segment; at or above last_timestamp */
 };
 
 /** A record wanted back from the log, and the answer. */
 struct wal_fetch {
     wal_place_t place;
-    uint64_t cookie;   /**< the asker's, returned unchanged */
-    int status;        /**< answer: 0, -ENOENT (no such record any more), -EBADMSG (damaged) or -EIO */
-    uint32_t length;   /**< answer: bytes of the record */
+    uint64_t cookie; /**< the asker's, returned unchanged */
+    int status; /**< answer: 0, -ENOENT (no such record any more), -EBADMSG (damaged) or -EIO */
+    uint32_t length;                                   /**< answer: bytes of the record */
     _Alignas(16) uint8_t record[WAL_RECORD_BYTES_MAX]; /**< answer */
 };
 
@@ -50,10 +53,13 @@ struct wal_fetch {
  *  Ring indices run freely; producer stores with release, consumer loads with acquire, and the other way round. */
 struct wal_lane {
     /* written by the engine lcore */
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t segment_bytes; /**< bytes in its open segment, after each turn */
-    _Atomic seq_t wanted_group;      /**< seal this group even if it is empty (a reply waits for it); 0: none */
-    _Atomic uint64_t horizon_wanted_ms; /**< memory pressure: please raise the horizon to this; 0: no wish */
-    _Atomic uint64_t cell_time;      /**< ns, the lcore's newest */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t
+        segment_bytes; /**< bytes in its open segment, after each turn */
+    _Atomic seq_t
+        wanted_group; /**< seal this group even if it is empty (a reply waits for it); 0: none */
+    _Atomic uint64_t
+        horizon_wanted_ms; /**< memory pressure: please raise the horizon to this; 0: no wish */
+    _Atomic uint64_t cell_time; /**< ns, the lcore's newest */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t handover_head;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t fetch_head;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t answer_tail;
@@ -63,7 +69,10 @@ struct wal_lane {
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t answer_head;
 
     struct wal_handover handovers[16]; /**< power of two, at least WAL_BUFFERS */
-    struct { wal_place_t place; uint64_t cookie; } fetches[WAL_FETCHES_MAX];
+    struct {
+        wal_place_t place;
+        uint64_t cookie;
+    } fetches[WAL_FETCHES_MAX];
     struct wal_fetch answers[WAL_FETCHES_MAX];
 };
 
@@ -78,26 +87,29 @@ int wal_lane_fetched(struct wal_lane *lane, struct wal_fetch *answer);
 struct wal_identity {
     uint8_t cell_id[16];
     uint32_t partitions;
-    uint32_t id_time; /**< 1: ids carry time and are forgotten below the horizon; 0: remembered for ever */
+    uint32_t
+        id_time; /**< 1: ids carry time and are forgotten below the horizon; 0: remembered for ever */
     uint64_t hash_seed;
     uint64_t digest_seed;
-    uint64_t file_bytes; /**< size of every log segment file; 0: not known, taken from the log itself */
+    uint64_t
+        file_bytes; /**< size of every log segment file; 0: not known, taken from the log itself */
 };
 
 struct wal_index;
 
 /** Where recovery ended, and where the log goes on. */
 struct wal_position {
-    seq_t seq;             /**< last good group; 0 when the log is empty */
-    term_t term;           /**< its term */
-    uint8_t digest[16];    /**< XXH3-128 of its header (canonical) */
-    uint64_t file_number;  /**< where the next group starts */
+    seq_t seq;            /**< last good group; 0 when the log is empty */
+    term_t term;          /**< its term */
+    uint8_t digest[16];   /**< XXH3-128 of its header (canonical) */
+    uint64_t file_number; /**< where the next group starts */
     uint64_t file_offset;
-    uint64_t cell_time;    /**< ns, of the last good group */
-    uint64_t horizon_ms;   /**< of the last good group */
+    uint64_t cell_time;                          /**< ns, of the last good group */
+    uint64_t horizon_ms;                         /**< of the last good group */
     uint64_t groups, records, bytes, torn_bytes; /**< what recovery read and what it cut */
-    seq_t durable_seq;       /**< highest durable_seq that the log itself carries */
-    struct wal_index *index; /**< where groups lie, for fetches; wal_open takes it over (NULL: find them by walking) */
+    seq_t durable_seq; /**< highest durable_seq that the log itself carries */
+    struct wal_index *
+        index; /**< where groups lie, for fetches; wal_open takes it over (NULL: find them by walking) */
 };
 
 /** Give back what a position holds, where no wal_open took it over. */
@@ -105,9 +117,11 @@ void wal_position_release(struct wal_position *position);
 
 /** Called for every record of every good group, in log order (segment after segment).
  *  @return 0, or -errno to stop with (a record that the engine cannot take is corruption: -EBADMSG) */
-typedef int wal_replay_fn(void *context, seq_t seq, unsigned lcore, uint32_t offset, const void *record, size_t length);
+typedef int wal_replay_fn(void *context, seq_t seq, unsigned lcore, uint32_t offset,
+                          const void *record, size_t length);
 /** Called after the last record of a group; the header's times with it. */
-typedef int wal_group_end_fn(void *context, seq_t seq, term_t term, uint64_t cell_time, uint64_t horizon_ms);
+typedef int wal_group_end_fn(void *context, seq_t seq, term_t term, uint64_t cell_time,
+                             uint64_t horizon_ms);
 
 struct disk; /* engine/base/seams.h */
 struct wal;
@@ -115,10 +129,10 @@ struct wal;
 struct wal_config {
     struct disk *disk;
     struct wal_identity identity;
-    term_t term;                 /**< of this run: the last one plus one */
+    term_t term; /**< of this run: the last one plus one */
     struct wal_position position;
     struct wal_board *board;
-    struct wal_lane *lanes;      /**< lane_count of them, one an engine lcore */
+    struct wal_lane *lanes; /**< lane_count of them, one an engine lcore */
     unsigned lane_count;
     unsigned groups_in_flight;   /**< K, 1..WAL_GROUPS_IN_FLIGHT_MAX */
     uint64_t file_bytes;         /**< size of a log segment file */
@@ -131,10 +145,12 @@ struct wal_config {
 /** Read the whole log, verify it, hand every record to the engine, cut a torn tail (zeroed and synced).
  *  Control path: blocks, allocates. @param error one line that says what is wrong, which bytes of which file, and what
  *  to do; filled when the answer is not 0. @return 0, -EBADMSG (corrupt), -ENODATA (a hole), -EPERM (foreign), -errno */
-int wal_recover(struct disk *disk, const struct wal_identity *identity, wal_replay_fn *replay, wal_group_end_fn *group_end,
-                void *context, struct wal_position *position, char *error, size_t error_bytes);
+int wal_recover(struct disk *disk, const struct wal_identity *identity, wal_replay_fn *replay,
+                wal_group_end_fn *group_end, void *context, struct wal_position *position,
+                char *error, size_t error_bytes);
 
-/** Start the WAL behind a recovered position. @return 0 or -errno (with `error` filled). */
+/** Start the WAL behind a recovered position. Makes the files that it needs first; blocks. Takes position.index over,
+ *  whatever it answers. @return 0 or -errno (with `error` filled). */
 int wal_open(const struct wal_config *config, struct wal **wal, char *error, size_t error_bytes);
 
 /** One turn: completions, commit_seq, hand-overs, sealing, submissions, fetches. Never blocks.
@@ -143,7 +159,8 @@ int wal_open(const struct wal_config *config, struct wal **wal, char *error, siz
 unsigned wal_step(struct wal *wal, uint64_t now_ns);
 
 /** Whether everything handed over is durable and the closing empty group with durable_seq is written too.
- *  Call wal_step until it is, after the engine has stopped. */
+ *  Call wal_step until it is, after the engine has stopped. Lanes may go on handing over (empty) segments; one that is
+ *  silent for 10 ms with nothing open counts as stopped. After a disk failure it stays false: look at board->failed. */
 bool wal_drained(struct wal *wal, uint64_t now_ns);
 /** What went wrong, in one line ("" while nothing has). */
 const char *wal_error(const struct wal *wal);

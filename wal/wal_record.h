@@ -22,7 +22,8 @@ enum wal_record_type {
     WAL_RECORD_PARTITION_DIGEST = 5, /**< state digest of one partition as of this group */
     WAL_RECORD_LEDGER_TOTAL = 6,     /**< totals of one ledger as of this group */
     WAL_RECORD_START = 7,            /**< first record of a term */
-    WAL_RECORD_PADDING = 0xff,       /**< fills a segment up to its 4 KiB end; length byte 0: to the end */
+    WAL_RECORD_PADDING =
+        0xff, /**< fills a segment up to its 4 KiB end; length byte 0: to the end */
 };
 
 struct wal_record_head {
@@ -34,16 +35,21 @@ struct wal_record_head {
 
 /** Presence bits of WAL_RECORD_TRANSFER and WAL_RECORD_EXPIRY, in field order. */
 enum wal_presence {
-    WAL_HAS_AMOUNT_HIGH = 1 << 0,     /**< u64: high half of the amount */
-    WAL_HAS_USER_DATA_128 = 1 << 1,   /**< u128 */
-    WAL_HAS_USER_DATA_64 = 1 << 2,    /**< u64 */
-    WAL_HAS_USER_DATA_32 = 1 << 3,    /**< u64, zero-extended */
-    WAL_HAS_TIMEOUT = 1 << 4,         /**< u64 seconds, zero-extended */
-    WAL_HAS_PENDING_ID = 1 << 5,      /**< u128 */
-    WAL_HAS_PENDING_AMOUNT = 1 << 6,  /**< u128: amount of the pending transfer that this one resolves */
-    WAL_HAS_REQUEST_DIGEST = 1 << 7,  /**< u64: digest of the requested fields, where the record's own differ */
-    WAL_HAS_IMPORTED_TIME = 1 << 8,   /**< u64 ns: the timestamp that the record carries; `timestamp` orders the decision */
-    WAL_HAS_PENDING_FLAGS = 1 << 9,   /**< u64: flags of the pending transfer that this one resolves */
+    WAL_HAS_AMOUNT_HIGH = 1 << 0,   /**< u64: high half of the amount */
+    WAL_HAS_USER_DATA_128 = 1 << 1, /**< u128 */
+    WAL_HAS_USER_DATA_64 = 1 << 2,  /**< u64 */
+    WAL_HAS_USER_DATA_32 = 1 << 3,  /**< u64, zero-extended */
+    WAL_HAS_TIMEOUT = 1 << 4,       /**< u64 seconds, zero-extended */
+    WAL_HAS_PENDING_ID = 1 << 5,    /**< u128 */
+    WAL_HAS_PENDING_AMOUNT =
+        1 << 6, /**< u128: amount of the pending transfer that this one resolves */
+    WAL_HAS_REQUEST_DIGEST =
+        1 << 7, /**< u64: digest of the requested fields, where the record's own differ */
+    WAL_HAS_IMPORTED_TIME =
+        1
+        << 8, /**< u64 ns: the timestamp that the record carries; `timestamp` orders the decision */
+    WAL_HAS_PENDING_FLAGS =
+        1 << 9, /**< u64: flags of the pending transfer that this one resolves */
 };
 
 /** Plain: 80 bytes. `amount` moves from debit to credit; with TRANSFER_PENDING it is reserved;
@@ -123,8 +129,8 @@ typedef uint64_t wal_place_t;
 #define WAL_SEGMENT_BYTES_MAX ((size_t)WAL_RECORD_ALIGN << WAL_PLACE_OFFSET_BITS)
 
 static inline wal_place_t wal_place_make(seq_t seq, unsigned lcore, size_t offset_bytes) {
-    return (seq << (WAL_PLACE_OFFSET_BITS + WAL_PLACE_LCORE_BITS)) | ((uint64_t)lcore << WAL_PLACE_OFFSET_BITS) |
-           (offset_bytes / WAL_RECORD_ALIGN);
+    return (seq << (WAL_PLACE_OFFSET_BITS + WAL_PLACE_LCORE_BITS)) |
+           ((uint64_t)lcore << WAL_PLACE_OFFSET_BITS) | (offset_bytes / WAL_RECORD_ALIGN);
 }
 
 static inline size_t wal_place_offset_bytes(wal_place_t place) {
@@ -144,10 +150,11 @@ static inline seq_t wal_place_seq(wal_place_t place, seq_t newest) {
 
 /** A transfer record with its optional fields taken apart. */
 struct wal_transfer_fields {
-    struct transfer transfer; /**< as a lookup shows it; timestamp is the imported one where there is one */
-    uint64_t decided;         /**< ns, the record's own timestamp */
+    struct transfer
+        transfer;     /**< as a lookup shows it; timestamp is the imported one where there is one */
+    uint64_t decided; /**< ns, the record's own timestamp */
     amount_t pending_amount;
-    uint64_t request_digest;  /**< zero: absent */
+    uint64_t request_digest; /**< zero: absent */
     uint16_t pending_flags;
 };
 
@@ -155,12 +162,14 @@ struct wal_transfer_fields {
  *  @param type WAL_RECORD_TRANSFER or WAL_RECORD_EXPIRY
  *  @param out 16-byte aligned, WAL_RECORD_BYTES_MAX bytes of room
  *  @return bytes written, a multiple of WAL_RECORD_ALIGN */
-size_t wal_record_transfer_encode(uint8_t type, const struct wal_transfer_fields *fields, void *out);
+size_t wal_record_transfer_encode(uint8_t type, const struct wal_transfer_fields *fields,
+                                  void *out);
 
 /** Decode one. Bounds and presence bits are checked, for the bytes may come from a damaged disk.
  *  @param length bytes that may be read
  *  @return 0, or -EBADMSG when it is not a whole, well-formed transfer or expiry record */
-int wal_record_transfer_decode(const void *record, size_t length, struct wal_transfer_fields *fields);
+int wal_record_transfer_decode(const void *record, size_t length,
+                               struct wal_transfer_fields *fields);
 
 /** Length in bytes of the record at `record`, checked against `length` readable bytes and the type's own size.
  *  Padding answers `length`.

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TALLY_WAL_WAL_INTERNAL_H
+#define TALLY_WAL_WAL_INTERNAL_H
+
+#include "engine/base/seams.h"
+#include "wal/wal.h"
+#include "wal/wal_format.h"
+#include "wal/wal_index.h"
+
+/** The WAL's own state, shared by the files that make up its turn and by nobody else.
+ *  Flow:  wal.c (turn, commit, opening) -> wal_seal.c (hand-overs, header, submission) -> disk; wal_fetch.c beside it
+ *  Owner: the WAL lcore. Bounds: K groups in flight, WAL_FETCH_SLOTS fetches, one file being made. */
+
+#define WAL_FETCH_SLOTS 16
+#define WAL_FETCH_BUFFER_BYTES (WAL_INDEX_BYTES + 2 * WAL_PAGE_BYTES)
+#define WAL_CLOSING_DELAY_NS (1 * NS_PER_MS) /**< an idle log gets its closing group after this */
+#define WAL_DRAIN_PATIENCE_NS                                                                      \
+    (10 * NS_PER_MS) /**< while draining, a silent lane with nothing open counts as stopped */
+
+enum wal_slot_state {
+    WAL_SLOT_FREE,
+    WAL_SLOT_SEALED, /**< complete; waits for its file or for room in the disk's queue */
+    WAL_SLOT_WRITING,
+    WAL_SLOT_DURABLE, /**< waits for earlier groups */
+};
+
+/** A group from its last hand-over until its commit. Group g has slot g % WAL_GROUPS_IN_FLIGHT_MAX. */
+struct wal_slot {
+    enum wal_slot_state state;
+    seq_t seq;
+    seq_t durable_seq; /**< in its local block */
+    bool closing;      /**< empty, and nobody waits for it: needs no proof of its own */
+    uint64_t records;
+    uint64_t submitted_ns;
+    struct wal_header *header;
+    struct disk_io io;
+};
+
+enum wal_fetch_state { WAL_FETCH_FREE, WAL_FETCH_WALKING, WAL_FETCH_RECORD };
+
+/** A fetch on its way to the disk and back. */
+struct wal_fetch_slot {
+    enum wal_fetch_state state;
+    bool submitted; /**< false: the disk's queue was full */
+    unsigned lane;
+    wal_place_t place;
+    uint64_t cookie;
+    seq_t seq;      /**< the group wanted */
+    seq_t walk_seq; /**< the group whose header stands at file_offset */
+    uint64_t file;
+    uint64_t file_offset; /**< of what is looked at next */
+    uint64_t record_offset,
+        record_room; /**< in the file; bytes that belong to the segment from there on */
+    uint8_t *buffer;
+    struct disk_io io;
+};
+
+struct wal {
+    struct wal_config config;
+    struct wal_index *index;
+
+    seq_t open_seq;   /**< as published in board->open_group */
+    seq_t sealed_seq; /**< every lane has handed over up to here */
+    seq_t submitted_seq;
+    seq_t commit_seq;
+    bool open_noted;     /**< the open group was seen to be not empty, at open_noted_ns */
+    bool closing_raised; /**< group open_seq - 1 was opened's successor only to close the log */
+    uint64_t open_noted_ns;
+    uint64_t raised_ns;      /**< when open_seq was published */
+    seq_t proof_wanted_seq;  /**< the newest group that a later durable_seq has to cover */
+    seq_t proven_seq;        /**< the newest durable_seq that is itself durable */
+    uint64_t quiet_since_ns; /**< when proof_wanted_seq became durable */
+    bool quiet_known;
+    bool draining;
+
+    uint8_t last_digest[WAL_DIGEST_BYTES]; /**< of group submitted_seq */
+    uint64_t cell_time;                    /**< of group sealed_seq; never falls */
+    uint64_t horizon_ms[WAL_HORIZONS];
+    seq_t skipped[LCORES_MAX]; /**< groups that ended without the lane, which had stopped */
+
+    uint64_t file; /**< where the next group goes */
+    uint64_t file_offset;
+    uint64_t files_ready; /**< highest file that exists */
+    bool creating;
+    struct disk_io create_io;
+
+    struct wal_slot slots[WAL_GROUPS_IN_FLIGHT_MAX];
+    struct wal_fetch_slot fetches[WAL_FETCH_SLOTS];
+    unsigned fetches_busy;
+    unsigned fetch_lane; /**< whose turn it is */
+    unsigned in_flight;  /**< operations that the disk has */
+
+    int failed;
+    char error[256];
+    struct wal_counters counters;
+};
+
+static inline void wal_count(_Atomic uint64_t *counter, uint64_t by) {
+    /* one writer; readers want a whole number, not an order */
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + by,
+                          memory_order_relaxed);
+}
+
+static inline struct wal_slot *wal_slot_of(struct wal *wal, seq_t seq) {
+    return &wal->slots[seq % WAL_GROUPS_IN_FLIGHT_MAX];
+}
+
+/** Stop for good: nothing is acknowledged any more. @param rc -errno */
+void wal_fail(struct wal *wal, int rc, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* wal_seal.c: each returns how many things were done */
+unsigned wal_seal(struct wal *wal, uint64_t now_ns);
+unsigned wal_submit(struct wal *wal, uint64_t now_ns);
+/** Keep two files ahead of the one that is written. */
+unsigned wal_create_ahead(struct wal *wal);
+
+/* wal_fetch.c */
+unsigned wal_fetch_start(struct wal *wal);
+void wal_fetch_done(struct wal *wal, struct wal_fetch_slot *fetch);
+
+#endif
