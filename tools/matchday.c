@@ -75,7 +75,7 @@ static int options_parse(int argc, char **argv, struct options *options) {
     uint64_t wallets = 20000, outstanding = 2048, stall_s = 60;
     int option, index = 0, error = 0;
     *options = (struct options){.rate = 20000, .seed = 1};
-    while (error == 0 && (option = getopt_long(argc, argv, "", known, &index)) != -1) {
+    while (error == 0 && (option = getopt_long(argc, argv, ":", known, &index)) != -1) {
         switch (option) {
         case 's':
             options->server = optarg;
@@ -101,7 +101,13 @@ static int options_parse(int argc, char **argv, struct options *options) {
         case 'h':
             fputs(usage, stdout);
             return 1;
+        case ':':
+            fprintf(stderr, "tally-matchday: %s needs a value; --help shows what there is\n",
+                    argv[optind - 1]);
+            return -EINVAL;
         default:
+            fprintf(stderr, "tally-matchday: unknown flag '%s'; --help shows what there is\n",
+                    argv[optind - 1]);
             return -EINVAL;
         }
     }

@@ -3,6 +3,7 @@
 unset). Every process is ended by its pid; one that is left over dies with the test program."""
 
 import ctypes
+import itertools
 import os
 import pathlib
 import shutil
@@ -23,12 +24,13 @@ UDP_PORT = 7711
 START_S = 120 if SANITIZED else 60
 
 PORTS = {
-    "af_packet": (f"net_af_packet0,iface={netns.PORT_END}", "net_af_packet0"),
-    "af_xdp": (f"net_af_xdp0,iface={netns.PORT_END}", "net_af_xdp0"),
-    "tap": (f"net_tap0,iface={netns.KERNEL_END},mac={netns.SERVER_MAC}", "net_tap0"),
+    "af_packet": "net_af_packet0,iface={cable.port_end}",
+    "af_xdp": "net_af_xdp0,iface={cable.port_end}",
+    "tap": "net_tap0,iface={cable.kernel_end},mac={cable.server_mac}",
 }
 
-_running, _directories = [], []
+_running, _directories, _cables = [], [], []
+_numbers = itertools.count()
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -37,9 +39,16 @@ def program(name):
     return str(BUILD / "tools" / name)
 
 
-def scratch(base=None):
+def disk_directory():
+    """Where scratch directories go: a real disk, for the log is written with O_DIRECT."""
+    base = tempfile.gettempdir()
+    kind = subprocess.run(["stat", "-f", "-c", "%T", base], capture_output=True, text=True).stdout.strip()
+    return str(BUILD) if kind == "tmpfs" else base
+
+
+def scratch():
     """A directory that is gone when cleanup() runs."""
-    path = tempfile.mkdtemp(prefix="tally-test-", dir=base)
+    path = tempfile.mkdtemp(prefix="tally-test-", dir=disk_directory())
     _directories.append(path)
     return path
 
@@ -48,7 +57,9 @@ def cleanup():
     """End what is left and remove every scratch directory. Hand it to check.main()."""
     for process in list(_running):
         process.kill()
-    netns.remove()
+    for cable in _cables:
+        cable.remove()
+    _cables.clear()
     while _directories:
         shutil.rmtree(_directories.pop(), ignore_errors=True)
 
@@ -73,13 +84,20 @@ def spawn(command, **keywords):
 class Tallyd:
     """One data directory and at most one process on it at a time."""
 
-    def __init__(self, port="af_packet", data=None, prefix="t", memory_mb=256, flags=(), eal=(), lcores="0"):
+    def __init__(self, port="af_packet", data=None, cable=netns.FIRST, memory_mb=256, flags=(), eal=(), lcores="0",
+                 huge=False):
+        """`port`: a name of PORTS, for which the cable is laid here, or a device as --vdev takes it."""
         self.data = data or os.path.join(scratch(), "data")
         self.log = self.data.rstrip("/") + ".log"
-        self.device, self.port = PORTS.get(port, (port, port.split(",")[0]))
-        self.prefix, self.memory_mb, self.lcores = f"{prefix}{os.getpid()}", memory_mb, lcores
+        self.port, self.cable = port, cable
+        self.device = PORTS.get(port, port).format(cable=cable)
+        self.prefix = f"tally{os.getpid()}-{next(_numbers)}"
+        self.memory_mb, self.lcores, self.huge = memory_mb, lcores, huge
         self.flags, self.eal = list(flags), list(eal)
         self.process, self.pid = None, 0
+        if port in PORTS and not any(laid is cable for laid in _cables):
+            _cables.append(cable)
+            cable.tap() if port == "tap" else cable.veth()
 
     def format(self, *flags, partitions=16, file_mb=16):
         status, _, error = call(program("tallyd"), "format", "--data", self.data, "--partitions", partitions,
@@ -88,12 +106,11 @@ class Tallyd:
         return self
 
     def command(self):
-        memory = [] if "--huge" in self.eal else ["--no-huge", "-m", "512"]
-        eal = [word for word in self.eal if word != "--huge"]
-        return [program("tallyd"), "run", "--data", self.data, "--address", f"{netns.SERVER4}/{netns.PREFIX4}",
-                "--address6", netns.SERVER6, "--udp-port", UDP_PORT, "--port", self.port,
+        memory = ["--socket-mem=512"] if self.huge else ["--no-huge", "-m", "512"]
+        return [program("tallyd"), "run", "--data", self.data, "--address", f"{self.cable.server4}/{netns.PREFIX4}",
+                "--address6", self.cable.server6, "--udp-port", UDP_PORT, "--port", self.device.split(",")[0],
                 "--memory-mb", self.memory_mb, *self.flags, "--", *memory, "--no-pci", f"--file-prefix={self.prefix}",
-                f"--vdev={self.device}", "-l", self.lcores, *eal]
+                f"--vdev={self.device}", "-l", self.lcores, *self.eal]
 
     def start(self, ready=True):
         with open(self.log, "ab") as log:
@@ -112,6 +129,8 @@ class Tallyd:
             assert status is None, f"tallyd ended with {status} before it was ready:\n{self.said()[-2000:]}"
             assert time.monotonic() < end, f"tallyd is not ready after {START_S} s:\n{self.said()[-2000:]}"
             time.sleep(0.01)
+        if self.port == "tap":
+            self.cable.address()  # a clean exit of the one before left it down
 
     def said(self):
         """What the newest process wrote."""
@@ -165,3 +184,20 @@ def parse_counters(text):
         if len(words) == 2 and words[1].lstrip("-").isdigit():
             counters[words[0]] = int(words[1])
     return counters
+
+
+def counter(counters, name):
+    """A counter by its own name, whatever stands before it (`net.requests`)."""
+    found = [value for key, value in counters.items() if key == name or key.endswith(("." + name, "_" + name))]
+    exact = [value for key, value in counters.items() if key in (name, "net." + name, "net_" + name)]
+    assert exact or found, f"tallyd has no counter {name}: {sorted(counters)}"
+    return exact[0] if exact else found[0]
+
+
+def eventually_said(program, text, timeout_s=60):
+    """Wait until a program that has said() printed this."""
+    end = time.monotonic() + timeout_s
+    while text not in program.said():
+        assert program.running(), f"ended before it said {text!r}:\n{program.said()}"
+        assert time.monotonic() < end, f"did not say {text!r} within {timeout_s} s:\n{program.said()}"
+        time.sleep(0.02)
