@@ -23,6 +23,9 @@ struct engine_config {
     size_t memory_bytes;         /**< for accounts, ids, pendings and their indexes, all lcores together */
     size_t log_buffer_bytes;     /**< of one group and lcore, at most WAL_SEGMENT_BYTES_MAX */
     uint64_t digest_interval_ns; /**< how often digests and totals are logged; 0: never */
+    uint64_t horizon_back_ms;    /**< how long ids are remembered, as the WAL was told */
+    uint64_t horizon_slack_ms;   /**< how much longer is tolerated before a decision waits for a new group */
+    bool prefault;               /**< touch all memory at start */
     struct wal_board *board;
     struct wal_lane *lanes; /**< one an lcore */
 };
@@ -47,6 +50,7 @@ struct engine_request {
     struct balances *balances; /**< with REQUEST_BALANCES: home (debit) account after the event; zero where not known */
     void *records;             /**< lookups: struct account or struct transfer, filled where the result is `found` */
     /* the engine's */
+    uint32_t code;        /**< enum request_code: ok, or unknown_outcome when the log could not be read (results are void) */
     seq_t wait_group;     /**< released when this group is committed; tells the reply's seq */
     uint32_t next_event;  /**< first one not executed yet */
     uint32_t unresolved;  /**< results that wait for fields from the log */

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TALLY_ENGINE_BASE_INDEX_H
+#define TALLY_ENGINE_BASE_INDEX_H
+
+#include "engine/base/slab.h"
+
+/** From a hash to slot numbers: linear hashing (Litwin 1980) with one cache line a bucket.
+ *  An insertion splits at most one bucket, so growth is a bounded step and nothing is ever rehashed as a whole.
+ *  A line holds 7 entries of (32-bit tag, 32-bit slot); more go to overflow lines, which are rare at INDEX_LOAD.
+ *  The caller compares its own keys, for tags may collide. Owner: the partition's lcore. */
+
+#define INDEX_LINE_ENTRIES 7
+#define INDEX_LOAD_NUMERATOR 7 /**< 3.5 entries a bucket on average */
+#define INDEX_LOAD_DENOMINATOR 2
+#define INDEX_NONE UINT32_MAX
+#define INDEX_SPARE_LINES 16 /**< overflow lines kept for the split of an unusually full bucket */
+
+struct index_line {
+    uint32_t tags[INDEX_LINE_ENTRIES];
+    uint32_t overflow; /**< 1 + number of the next overflow line; 0: none */
+    uint32_t slots[INDEX_LINE_ENTRIES];
+    uint32_t count;
+};
+_Static_assert(sizeof(struct index_line) == CACHE_LINE_BYTES, "one cache line");
+
+struct index {
+    uint32_t buckets;
+    uint32_t mask; /**< smallest 2^n - 1 at or above buckets - 1 */
+    uint64_t count;
+    uint32_t overflow_free;       /**< 1 + first line of the free list */
+    uint32_t overflow_free_count; /**< lines in the free list */
+    struct slab lines;
+    struct slab overflow;
+};
+
+/** Where a search stands. */
+struct index_cursor {
+    const struct index_line *line;
+    uint32_t entry;
+};
+
+static inline struct index_line *index_line_at(const struct index *index, uint32_t tag) {
+    uint32_t bucket = tag & index->mask;
+    if (bucket >= index->buckets)
+        bucket &= index->mask >> 1;
+    return slab_at(&index->lines, bucket, sizeof(struct index_line));
+}
+
+static inline void index_prefetch(const struct index *index, uint32_t tag) {
+    if (likely(index->buckets))
+        __builtin_prefetch(index_line_at(index, tag), 1);
+}
+
+/** The next slot whose tag matches, or INDEX_NONE. */
+static inline uint32_t index_next(const struct index *index, struct index_cursor *cursor, uint32_t tag) {
+    const struct index_line *line = cursor->line;
+    while (line) {
+        for (uint32_t i = cursor->entry; i < line->count; i++) {
+            if (line->tags[i] == tag) {
+                cursor->line = line;
+                cursor->entry = i + 1;
+                return line->slots[i];
+            }
+        }
+        cursor->entry = 0;
+        line = line->overflow ? slab_at(&index->overflow, line->overflow - 1, sizeof(struct index_line)) : NULL;
+    }
+    cursor->line = NULL;
+    return INDEX_NONE;
+}
+
+/** The first slot whose tag matches, or INDEX_NONE. */
+static inline uint32_t index_first(const struct index *index, struct index_cursor *cursor, uint32_t tag) {
+    if (unlikely(!index->buckets))
+        return INDEX_NONE;
+    cursor->line = index_line_at(index, tag);
+    cursor->entry = 0;
+    return index_next(index, cursor, tag);
+}
+
+/** Make room for `more` insertions. @return 0 or -ENOMEM */
+int index_reserve(struct index *index, struct memory *memory, uint32_t more);
+/** Whether `more` insertions fit already: the cheap part of index_reserve. */
+static inline bool index_has_room(const struct index *index, uint32_t more) {
+    return index->buckets && index->lines.capacity - index->lines.count >= more &&
+           (uint64_t)(index->overflow.capacity - index->overflow.count) + index->overflow_free_count >=
+               more + INDEX_SPARE_LINES;
+}
+/** Add an entry; room must have been reserved. */
+void index_insert(struct index *index, uint32_t tag, uint32_t slot);
+/** Remove the entry (tag, slot), which must be there. */
+void index_remove(struct index *index, uint32_t tag, uint32_t slot);
+void index_release(struct index *index, struct memory *memory);
+
+#endif

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/engine_internal.h"
+
+/** One turn over what is queued: look up the whole burst, then execute it in order. */
+
+_Static_assert((uint32_t)TRANSFER_STATUS_timestamp_must_be_zero == (uint32_t)ACCOUNT_STATUS_timestamp_must_be_zero, "one number");
+
+static uint16_t event_flags(const struct engine_request *request, uint32_t event) {
+    if (request->operation == OPERATION_CREATE_ACCOUNTS)
+        return ((const struct account *)request->events)[event].flags;
+    if (request->event_format == EVENT_FORMAT_COMPACT)
+        return ((const struct compact_transfer *)request->events)[event].flags;
+    return ((const struct transfer *)request->events)[event].flags;
+}
+
+static uint64_t event_timestamp(const struct engine_request *request, uint32_t event) {
+    if (request->operation == OPERATION_CREATE_ACCOUNTS)
+        return ((const struct account *)request->events)[event].timestamp;
+    if (request->event_format == EVENT_FORMAT_COMPACT)
+        return 0;
+    return ((const struct transfer *)request->events)[event].timestamp;
+}
+
+uint32_t request_check_event(const struct engine_request *request, uint32_t event, uint64_t decided) {
+    bool account = request->operation == OPERATION_CREATE_ACCOUNTS;
+    unsigned imported_bit = account ? ACCOUNT_IMPORTED : TRANSFER_IMPORTED;
+    uint16_t flags = event_flags(request, event);
+    if ((flags & TRANSFER_LINKED) && event == request->event_count - 1)
+        return TRANSFER_STATUS_linked_event_chain_open;
+    bool imported = flags & imported_bit, first_imported = event_flags(request, 0) & imported_bit;
+    if (imported != first_imported) {
+        if (imported)
+            return account ? (uint32_t)ACCOUNT_STATUS_imported_event_not_expected
+                           : (uint32_t)TRANSFER_STATUS_imported_event_not_expected;
+        return account ? (uint32_t)ACCOUNT_STATUS_imported_event_expected
+                       : (uint32_t)TRANSFER_STATUS_imported_event_expected;
+    }
+    uint64_t timestamp = event_timestamp(request, event);
+    if (!imported)
+        return timestamp ? (uint32_t)TRANSFER_STATUS_timestamp_must_be_zero : (uint32_t)TRANSFER_STATUS_created;
+    if (timestamp == 0 || timestamp > TIMESTAMP_MAX)
+        return account ? (uint32_t)ACCOUNT_STATUS_imported_event_timestamp_out_of_range
+                       : (uint32_t)TRANSFER_STATUS_imported_event_timestamp_out_of_range;
+    if (timestamp >= decided)
+        return account ? (uint32_t)ACCOUNT_STATUS_imported_event_timestamp_must_not_advance
+                       : (uint32_t)TRANSFER_STATUS_imported_event_timestamp_must_not_advance;
+    return TRANSFER_STATUS_created;
+}
+
+/* --- first and second pass: bring the lines in --------------------------------------------------------------------------- */
+
+static uint128_t compact_id(const uint64_t half[2]) {
+    return uint128_make(half[1], half[0]);
+}
+
+static void prepare_account(struct engine_lcore *lcore, struct prepared *prepared, unsigned which, uint128_t id) {
+    uint64_t hash = hash_id(id, lcore->hash_seed);
+    prepared->hash[which] = hash;
+    prepared->account[which] = NULL;
+    index_prefetch(&partition_of_hash(lcore, hash)->accounts.index, account_tag(hash));
+}
+
+static void prepare_event(struct engine_lcore *lcore, const struct engine_request *request, uint32_t event,
+                          struct prepared *prepared) {
+    uint128_t id;
+    switch (request->operation) {
+    case OPERATION_CREATE_TRANSFERS:
+        if (request->event_format == EVENT_FORMAT_COMPACT) {
+            const struct compact_transfer *compact = (const struct compact_transfer *)request->events + event;
+            id = compact_id(compact->id);
+            prepare_account(lcore, prepared, 0, compact_id(compact->debit_account_id));
+            prepare_account(lcore, prepared, 1, compact_id(compact->credit_account_id));
+        } else {
+            const struct transfer *transfer = (const struct transfer *)request->events + event;
+            id = transfer->id;
+            prepare_account(lcore, prepared, 0, transfer->debit_account_id);
+            prepare_account(lcore, prepared, 1, transfer->credit_account_id);
+        }
+        prepared->id_hash = hash_id(id, lcore->hash_seed);
+        id_prefetch(&partition_of_transfer(lcore, id)->ids, id, prepared->id_hash);
+        break;
+    case OPERATION_CREATE_ACCOUNTS:
+        prepare_account(lcore, prepared, 0, ((const struct account *)request->events + event)->id);
+        break;
+    case OPERATION_LOOKUP_ACCOUNTS:
+        prepare_account(lcore, prepared, 0, ((const uint128_t *)request->events)[event]);
+        break;
+    }
+}
+
+static void find_account(struct engine_lcore *lcore, struct prepared *prepared, unsigned which) {
+    uint64_t hash = prepared->hash[which];
+    struct partition *partition = partition_of_hash(lcore, hash);
+    uint32_t slot = account_guess(&partition->accounts, hash);
+    if (unlikely(slot == INDEX_NONE))
+        return;
+    struct account *account = account_at(&partition->accounts, slot);
+    __builtin_prefetch(account, 1);
+    __builtin_prefetch((uint8_t *)account + CACHE_LINE_BYTES, 1);
+    prepared->account[which] = account;
+}
+
+/** Prepare the next events of the queue. @return how many */
+static unsigned prepare_burst(struct engine_lcore *lcore) {
+    unsigned count = 0;
+    for (struct engine_request *request = lcore->queue.head; request && count < PREPARE_EVENTS_MAX; request = request->next) {
+        for (uint32_t event = request->next_event; event < request->event_count && count < PREPARE_EVENTS_MAX; event++)
+            prepare_event(lcore, request, event, &lcore->prepared[count++]);
+    }
+    count = 0;
+    for (struct engine_request *request = lcore->queue.head; request && count < PREPARE_EVENTS_MAX; request = request->next) {
+        unsigned left = request->event_count - request->next_event;
+        for (; left && count < PREPARE_EVENTS_MAX; left--, count++) {
+            if (request->operation == OPERATION_LOOKUP_TRANSFERS)
+                continue;
+            find_account(lcore, &lcore->prepared[count], 0);
+            if (request->operation == OPERATION_CREATE_TRANSFERS)
+                find_account(lcore, &lcore->prepared[count], 1);
+        }
+    }
+    return count;
+}
+
+/* --- third pass: execute ----------------------------------------------------------------------------------------------- */
+
+static uint32_t chain_length(const struct engine_request *request, uint32_t first) {
+    uint32_t event = first;
+    while (event < request->event_count - 1 && (event_flags(request, event) & TRANSFER_LINKED))
+        event++;
+    return event - first + 1;
+}
+
+enum progress {
+    PROGRESS_DONE,    /**< all of the request's events, or as many as were prepared */
+    PROGRESS_NO_ROOM, /**< the log buffer is full, or its group's horizon is too old: decide nothing until the next group */
+    PROGRESS_STALLED, /**< every fetch slot is taken */
+};
+
+/** Whether this group's horizon is so far behind that the ids in use would not fit the window. Then the group has to be sealed first. */
+static bool horizon_stale(struct engine_lcore *lcore) {
+    const struct engine_config *config = &lcore->engine->config;
+    if (!lcore->id_time)
+        return false;
+    uint64_t age_ms = lcore->cell_time / NS_PER_MS - lcore->horizon_ms;
+    if (likely(age_ms <= config->horizon_back_ms + config->horizon_slack_ms))
+        return false;
+    atomic_store_explicit(&lcore->lane->wanted_group, lcore->open_group, memory_order_relaxed);
+    return true;
+}
+
+/** Execute a request's events from next_event on, at most `prepared_count` of them (a chain counts whole).
+ *  @param used how many were executed */
+static enum progress request_execute(struct engine_lcore *lcore, struct engine_request *request, struct prepared *prepared,
+                                     unsigned prepared_count, unsigned *used) {
+    bool creates = request->operation == OPERATION_CREATE_TRANSFERS || request->operation == OPERATION_CREATE_ACCOUNTS;
+    while (request->next_event < request->event_count && *used < prepared_count) {
+        uint32_t event = request->next_event;
+        uint32_t count = 1;
+        if (request->operation != OPERATION_LOOKUP_ACCOUNTS && unlikely(!lcore->fetch_free))
+            return PROGRESS_STALLED;
+        if (creates) {
+            if (unlikely(event_flags(request, event) & TRANSFER_LINKED))
+                count = chain_length(request, event);
+            if (unlikely(!segment_has_room(lcore, (size_t)count * TRANSFER_RECORD_BYTES_MAX)))
+                return PROGRESS_NO_ROOM;
+        }
+        if (count > 1)
+            chain_execute(lcore, request, event, count);
+        else if (request->operation == OPERATION_CREATE_TRANSFERS)
+            transfer_execute(lcore, request, event, &prepared[*used]);
+        else if (request->operation == OPERATION_CREATE_ACCOUNTS)
+            account_execute(lcore, request, event, &prepared[*used]);
+        else if (request->operation == OPERATION_LOOKUP_ACCOUNTS)
+            lookup_account(lcore, request, event, &prepared[*used]);
+        else
+            lookup_transfer(lcore, request, event);
+        request->next_event += count;
+        *used += count;
+    }
+    return PROGRESS_DONE;
+}
+
+static unsigned take_answers(struct engine_lcore *lcore) {
+    struct wal_fetch answer;
+    unsigned count = 0;
+    while (wal_lane_fetched(lcore->lane, &answer)) {
+        struct fetch_slot *slot = &lcore->fetches[answer.cookie];
+        struct engine_request *request = slot->request;
+        lookup_fetched(lcore, request, slot->event, &answer);
+        slot->free_next = lcore->fetch_free;
+        lcore->fetch_free = (uint32_t)answer.cookie + 1;
+        if (--request->unresolved == 0 && request->next_event == request->event_count)
+            request_hold(lcore, request);
+        count++;
+    }
+    /* Whoever waited for a slot goes on, before anybody newer. */
+    if (count && lcore->stalled.head) {
+        lcore->stalled.tail->next = lcore->queue.head;
+        if (!lcore->queue.head)
+            lcore->queue.tail = lcore->stalled.tail;
+        lcore->queue.head = lcore->stalled.head;
+        lcore->stalled.head = NULL;
+    }
+    return count;
+}
+
+/** Memory that the horizon gave back: ids slice by slice, resolved pendings one by one, a bounded number a turn. */
+static void forget(struct engine_lcore *lcore) {
+    if (!lcore->id_time || lcore->forgotten_ms == lcore->horizon_ms)
+        return;
+    unsigned step = lcore->engine->config.lcores;
+    for (unsigned i = 0; i < 8; i++) {
+        struct partition *partition = &lcore->partitions[lcore->forget_next];
+        if (id_forget(&partition->ids, &lcore->memory, lcore->horizon_ms, 1))
+            return;
+        if (pending_forget(&partition->pendings, lcore->horizon_ms, lcore->hash_seed, FORGETS_PER_TURN))
+            return;
+        lcore->forget_next += step;
+        if (lcore->forget_next >= lcore->partition_count) {
+            lcore->forget_next = lcore->index;
+            lcore->forgotten_ms = lcore->horizon_ms;
+            return;
+        }
+    }
+}
+
+/** Ask for a higher horizon while less than an eighth of the memory is free: the oldest slice of ids goes first. */
+static void watch_memory(struct engine_lcore *lcore) {
+    if (likely(lcore->memory.units_free > lcore->memory.unit_count / 8)) {
+        atomic_store_explicit(&lcore->lane->horizon_wanted_ms, 0, memory_order_relaxed);
+        return;
+    }
+    if (!lcore->id_time || lcore->forgotten_ms != lcore->horizon_ms)
+        return;
+    uint64_t oldest = UINT64_MAX;
+    for (unsigned p = lcore->index; p < lcore->partition_count; p += lcore->engine->config.lcores) {
+        uint64_t ms = id_oldest_ms(&lcore->partitions[p].ids);
+        oldest = ms < oldest ? ms : oldest;
+    }
+    if (oldest != UINT64_MAX)
+        atomic_store_explicit(&lcore->lane->horizon_wanted_ms, oldest + ID_SLICE_MS, memory_order_relaxed);
+}
+
+unsigned engine_execute(struct engine_lcore *lcore, unsigned events_max) {
+    unsigned work = take_answers(lcore);
+    work += expire_due(lcore);
+    forget(lcore);
+    unsigned executed = 0;
+    while (executed < events_max && lcore->queue.head) {
+        if (unlikely(horizon_stale(lcore)))
+            break;
+        unsigned prepared = prepare_burst(lcore), used = 0;
+        enum progress progress = PROGRESS_DONE;
+        while (used < prepared && progress == PROGRESS_DONE && lcore->queue.head) {
+            struct engine_request *request = lcore->queue.head;
+            progress = request_execute(lcore, request, lcore->prepared, prepared, &used);
+            if (request->next_event == request->event_count) {
+                queue_pop(&lcore->queue);
+                if (!request->unresolved)
+                    request_hold(lcore, request);
+            } else if (progress == PROGRESS_STALLED) {
+                queue_pop(&lcore->queue);
+                queue_push(&lcore->stalled, request);
+            }
+        }
+        executed += used;
+        if (progress == PROGRESS_NO_ROOM)
+            break;
+    }
+    if (executed)
+        watch_memory(lcore);
+    return work + executed;
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/id_table.h"
+
+#include <errno.h>
+#include <string.h>
+
+/** Smallest block that holds a slice's head. */
+#define ID_SLICE_ORDER 2
+_Static_assert(sizeof(struct id_slice) <= (size_t)MEMORY_UNIT_BYTES << ID_SLICE_ORDER, "a slice's head fits its block");
+
+int id_reserve(struct id_table *table, struct memory *memory, uint128_t id, uint32_t more) {
+    uint64_t number = id_slice_number(table, id);
+    struct id_slice *slice = table->slices[number % ID_SLICES];
+    if (unlikely(!slice)) {
+        slice = memory_take(memory, ID_SLICE_ORDER);
+        if (!slice)
+            return -ENOMEM;
+        memset(slice, 0, sizeof(*slice));
+        slice->number = number;
+        table->slices[number % ID_SLICES] = slice;
+        if (number < table->oldest)
+            table->oldest = number;
+    }
+    if (unlikely(slice->number != number))
+        return -ENOMEM;
+    if (likely(index_has_room(&slice->index, more) && slice->slab.capacity - slice->slab.count >= more))
+        return 0;
+    int error = index_reserve(&slice->index, memory, more);
+    return error ? error : slab_reserve(&slice->slab, memory, more, sizeof(struct id_record));
+}
+
+void id_insert(struct id_table *table, uint128_t id, uint64_t hash, uint64_t timestamp, uint64_t digest, wal_place_t place) {
+    struct id_slice *slice = id_slice_of(table, id);
+    assert(slice);
+    uint32_t slot = slice->slab.count;
+    struct id_record *record = slab_take(&slice->slab, sizeof(struct id_record));
+    record->id[0] = (uint64_t)id;
+    record->id[1] = (uint64_t)(id >> 64);
+    record->timestamp = timestamp;
+    record->digest = digest;
+    record->place = place;
+    if (unlikely(place == ID_PLACE_BURNT))
+        record->timestamp = slot ? id_at(slice, slot - 1)->timestamp : 0;
+    index_insert(&slice->index, id_tag(hash), slot);
+    table->count++;
+}
+
+static void slice_drop(struct id_table *table, struct memory *memory, struct id_slice *slice) {
+    table->count -= slice->slab.count;
+    table->slices[slice->number % ID_SLICES] = NULL;
+    index_release(&slice->index, memory);
+    slab_release(&slice->slab, memory);
+    memory_give(memory, slice, ID_SLICE_ORDER);
+}
+
+unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horizon_ms, unsigned slices_max) {
+    if (!table->id_time)
+        return 0;
+    uint64_t end = horizon_ms / ID_SLICE_MS;
+    if (end <= table->oldest)
+        return 0;
+    unsigned dropped = 0;
+    if (end - table->oldest > ID_SLICES) {
+        /* A jump: every slice below the end goes, wherever it stands. */
+        for (unsigned i = 0; i < ID_SLICES; i++) {
+            if (table->slices[i] && table->slices[i]->number < end) {
+                if (dropped == slices_max)
+                    return dropped;
+                slice_drop(table, memory, table->slices[i]);
+                dropped++;
+            }
+        }
+        table->oldest = end;
+        return dropped;
+    }
+    for (; table->oldest < end; table->oldest++) {
+        struct id_slice *slice = table->slices[table->oldest % ID_SLICES];
+        if (!slice || slice->number != table->oldest)
+            continue;
+        if (dropped == slices_max)
+            break;
+        slice_drop(table, memory, slice);
+        dropped++;
+    }
+    return dropped;
+}
+
+uint64_t id_oldest_ms(const struct id_table *table) {
+    uint64_t oldest = UINT64_MAX;
+    for (unsigned i = 0; i < ID_SLICES; i++) {
+        if (table->slices[i] && table->slices[i]->number < oldest)
+            oldest = table->slices[i]->number;
+    }
+    return oldest == UINT64_MAX ? UINT64_MAX : oldest * ID_SLICE_MS;
+}
+
+static bool slice_timestamp_taken(const struct id_slice *slice, uint64_t timestamp) {
+    uint32_t low = 0, high = slice->slab.count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (id_at(slice, middle)->timestamp < timestamp)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; low < slice->slab.count && id_at(slice, low)->timestamp == timestamp; low++) {
+        if (id_at(slice, low)->place != ID_PLACE_BURNT)
+            return true;
+    }
+    return false;
+}
+
+bool id_timestamp_taken(const struct id_table *table, uint64_t timestamp) {
+    for (unsigned i = 0; i < ID_SLICES; i++) {
+        if (table->slices[i] && slice_timestamp_taken(table->slices[i], timestamp))
+            return true;
+    }
+    return false;
+}
+
+void id_release(struct id_table *table, struct memory *memory) {
+    for (unsigned i = 0; i < ID_SLICES; i++) {
+        if (table->slices[i])
+            slice_drop(table, memory, table->slices[i]);
+    }
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/engine_internal.h"
+
+#define ID_AHEAD_MAX_MS 60000u
+
+const struct transfer *request_transfer(const struct engine_request *request, uint32_t event, struct transfer *buffer) {
+    if (request->event_format == EVENT_FORMAT_FULL)
+        return (const struct transfer *)request->events + event;
+    const struct compact_transfer *compact = (const struct compact_transfer *)request->events + event;
+    *buffer = (struct transfer){
+        .id = uint128_make(compact->id[1], compact->id[0]),
+        .debit_account_id = uint128_make(compact->debit_account_id[1], compact->debit_account_id[0]),
+        .credit_account_id = uint128_make(compact->credit_account_id[1], compact->credit_account_id[0]),
+        .amount = compact->amount,
+        .ledger = compact->ledger,
+        .code = compact->code,
+        .flags = compact->flags,
+    };
+    return buffer;
+}
+
+/* --- gather ---------------------------------------------------------------------------------------------------------- */
+
+/** Whether an id's time allows it to be remembered at all. */
+static bool id_in_window(const struct engine_lcore *lcore, uint128_t id) {
+    return !lcore->id_time || (id_time_ms(id) >= lcore->horizon_ms &&
+                               id_time_ms(id) <= lcore->cell_time / NS_PER_MS + ID_AHEAD_MAX_MS);
+}
+
+static enum id_knowledge id_knowledge(const struct id_record *record, uint64_t digest) {
+    if (likely(!record))
+        return ID_ABSENT;
+    if (record->place == ID_PLACE_BURNT)
+        return ID_BURNT;
+    return record->digest == digest ? ID_SAME : ID_DIFFERENT;
+}
+
+void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, uint64_t id_hash, uint64_t digest, uint32_t count,
+                     struct transfer_view *view) {
+    struct partition *home = partition_of_transfer(lcore, event->id);
+    view->event = event;
+    view->cell_time_ms = lcore->cell_time / NS_PER_MS;
+    view->horizon_ms = lcore->id_time ? lcore->horizon_ms : 0;
+    view->id_time = lcore->id_time;
+    view->import_cursor = lcore->import_cursor_transfers;
+    if (!id_in_window(lcore, event->id))
+        return;
+    const struct id_record *record = id_find(&home->ids, event->id, id_hash);
+    view->id = id_knowledge(record, digest);
+    if (unlikely(record)) {
+        view->id_timestamp = record->timestamp;
+        return;
+    }
+    view->memory_full = id_reserve(&home->ids, &lcore->memory, event->id, count) != 0 ||
+                        ((event->flags & TRANSFER_PENDING) && pending_reserve(&home->pendings, &lcore->memory, count) != 0);
+}
+
+/** The pending transfer that a post or void names, and its accounts. @return its slot's record, or NULL */
+static struct pending *gather_pending(struct engine_lcore *lcore, const struct transfer *event, struct transfer_view *view) {
+    uint64_t hash = hash_id(event->pending_id, lcore->hash_seed);
+    struct partition *partition = partition_of_transfer(lcore, event->pending_id);
+    uint32_t slot = pending_find(&partition->pendings, event->pending_id, hash);
+    if (slot != INDEX_NONE)
+        return pending_at(&partition->pendings, slot);
+    view->pending_id = id_knowledge(id_find(&partition->ids, event->pending_id, hash), 0);
+    return NULL;
+}
+
+void transfer_wait(struct engine_lcore *lcore, struct engine_request *request, const struct transfer_view *view,
+                   uint32_t status) {
+    seq_t group = 0;
+    if (status == TRANSFER_STATUS_pending_transfer_expired || status == TRANSFER_STATUS_id_expired ||
+        status == TRANSFER_STATUS_id_in_future) {
+        /* Decided by the clock or the horizon: the group that says so is sealed even if it is empty. */
+        group = lcore->open_group;
+        atomic_store_explicit(&lcore->lane->wanted_group, group, memory_order_relaxed);
+    } else if (view->id != ID_ABSENT || view->pending_id != ID_ABSENT) {
+        group = group_bound(lcore);
+    }
+    request_wait_for(request, group);
+    if (view->debit)
+        request_wait_for(request, group_pending(lcore, view->debit->reserved));
+    if (view->credit)
+        request_wait_for(request, group_pending(lcore, view->credit->reserved));
+    if (view->pending)
+        request_wait_for(request, group_pending(lcore, view->pending->group));
+}
+
+/* --- install --------------------------------------------------------------------------------------------------------- */
+
+void transfer_burn(struct engine_lcore *lcore, uint128_t id, uint64_t id_hash, uint64_t decided, uint32_t status) {
+    wal_place_t place;
+    struct wal_record_burnt_id *log = segment_append(lcore, sizeof(*log), &place);
+    *log = (struct wal_record_burnt_id){
+        .head = {WAL_RECORD_BURNT_ID, sizeof(*log) / WAL_RECORD_ALIGN, 0, status},
+        .timestamp = decided,
+        .id = id,
+    };
+    id_insert(&partition_of_transfer(lcore, id)->ids, id, id_hash, decided, 0, ID_PLACE_BURNT);
+}
+
+static void total_apply(struct engine_lcore *lcore, uint32_t ledger, const struct account_delta *debit,
+                        const struct account_delta *credit) {
+    struct ledger_total *total = ledger_need(&lcore->ledgers, ledger);
+    total->dirty = true;
+    total->sums.debits_pending += debit->debits_pending;
+    total->sums.debits_posted += debit->debits_posted;
+    total->sums.credits_pending += credit->credits_pending;
+    total->sums.credits_posted += credit->credits_posted;
+}
+
+static void pending_started(struct engine_lcore *lcore, const struct transfer *record, uint64_t id_hash, uint32_t group) {
+    struct partition *partition = partition_of_transfer(lcore, record->id);
+    uint32_t slot = pending_insert(&partition->pendings, record, id_hash);
+    struct pending *pending = pending_at(&partition->pendings, slot);
+    pending->group = group;
+    partition->digest += partition_pending_hash(record, lcore->digest_seed);
+    partition->digest_dirty = true;
+    if (pending->expires_at && pending->expires_at < lcore->due_ns)
+        lcore->due_ns = pending->expires_at;
+}
+
+static void pending_ended(struct engine_lcore *lcore, struct partition *partition, uint32_t slot, enum pending_state state,
+                          uint128_t resolver_id, uint32_t group) {
+    struct pending *pending = pending_at(&partition->pendings, slot);
+    pending_resolve(&partition->pendings, slot, state, resolver_id);
+    pending->group = group;
+    partition->digest -= partition_pending_hash(&pending->transfer, lcore->digest_seed);
+    partition->digest_dirty = true;
+}
+
+/** The one case that matters for speed: money moves, and nothing else happens. */
+static void apply_posted(struct engine_lcore *lcore, const struct transfer_effect *effect, uint32_t group) {
+    amount_t amount = effect->outcome->record.amount;
+    effect->debit->debits_posted += amount;
+    effect->credit->credits_posted += amount;
+    effect->debit->reserved = effect->credit->reserved = group;
+    partition_digest_posted(partition_of_hash(lcore, effect->debit_hash), effect->debit_hash, DIGEST_DEBITS_POSTED, amount);
+    partition_digest_posted(partition_of_hash(lcore, effect->credit_hash), effect->credit_hash, DIGEST_CREDITS_POSTED, amount);
+    struct ledger_total *total = ledger_need(&lcore->ledgers, effect->outcome->record.ledger);
+    total->dirty = true;
+    total->sums.debits_posted += amount;
+    total->sums.credits_posted += amount;
+}
+
+void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *effect, wal_place_t place, uint32_t group) {
+    const struct transfer *record = &effect->outcome->record;
+    struct partition *home = partition_of_transfer(lcore, record->id);
+    id_insert(&home->ids, record->id, effect->id_hash, record->timestamp, effect->request_digest, place);
+    if (record->timestamp > lcore->import_cursor_transfers)
+        lcore->import_cursor_transfers = record->timestamp;
+    if (likely(!(record->flags & (TRANSFER_PENDING | TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)))) {
+        apply_posted(lcore, effect, group);
+        return;
+    }
+    struct account_delta debit, credit;
+    transfer_deltas(record, effect->outcome->pending_amount, effect->outcome->pending_flags, &debit, &credit);
+    account_apply(effect->debit, &debit);
+    account_apply(effect->credit, &credit);
+    effect->debit->reserved = effect->credit->reserved = group;
+    partition_digest_delta(partition_of_hash(lcore, effect->debit_hash), effect->debit_hash, &debit);
+    partition_digest_delta(partition_of_hash(lcore, effect->credit_hash), effect->credit_hash, &credit);
+    total_apply(lcore, record->ledger, &debit, &credit);
+    if (record->flags & TRANSFER_PENDING) {
+        pending_started(lcore, record, effect->id_hash, group);
+        return;
+    }
+    struct partition *partition = partition_of_transfer(lcore, record->pending_id);
+    uint32_t slot = pending_find(&partition->pendings, record->pending_id, hash_id(record->pending_id, lcore->hash_seed));
+    assert(slot != INDEX_NONE);
+    pending_ended(lcore, partition, slot, record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED, record->id,
+                  group);
+}
+
+/** Log what has optional fields. */
+static wal_place_t log_fields(struct engine_lcore *lcore, uint8_t type, const struct wal_transfer_fields *fields) {
+    _Alignas(16) uint8_t encoded[WAL_RECORD_BYTES_MAX];
+    wal_place_t place;
+    size_t bytes = wal_record_transfer_encode(type, fields, encoded);
+    __builtin_memcpy(segment_append(lcore, (uint32_t)bytes, &place), encoded, bytes);
+    return place;
+}
+
+static wal_place_t log_transfer(struct engine_lcore *lcore, const struct transfer_effect *effect) {
+    const struct transfer *record = &effect->outcome->record;
+    const uint16_t special = TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING | TRANSFER_IMPORTED | TRANSFER_BALANCING_DEBIT |
+                             TRANSFER_BALANCING_CREDIT;
+    bool plain = !(record->flags & special) && !record->timeout && !record->user_data_32 && !record->user_data_64 &&
+                 !record->user_data_128 && !(record->amount >> 64);
+    if (likely(plain)) {
+        wal_place_t place;
+        struct wal_record_transfer *log = segment_append(lcore, sizeof(*log), &place);
+        *log = (struct wal_record_transfer){
+            .head = {WAL_RECORD_TRANSFER, sizeof(*log) / WAL_RECORD_ALIGN, 0, 0},
+            .timestamp = effect->decided,
+            .id = record->id,
+            .debit_account_id = record->debit_account_id,
+            .credit_account_id = record->credit_account_id,
+            .amount = (uint64_t)record->amount,
+            .ledger = record->ledger,
+            .code = record->code,
+            .flags = record->flags,
+        };
+        return place;
+    }
+    struct wal_transfer_fields fields = {
+        .transfer = *record,
+        .decided = effect->decided,
+        .pending_amount = effect->outcome->pending_amount,
+        .pending_flags = effect->outcome->pending_flags,
+    };
+    if (transfer_digest(record, &lcore->digest_keys) != effect->request_digest)
+        fields.request_digest = effect->request_digest;
+    return log_fields(lcore, WAL_RECORD_TRANSFER, &fields);
+}
+
+void transfer_install(struct engine_lcore *lcore, const struct transfer_effect *effect) {
+    wal_place_t place = log_transfer(lcore, effect);
+    transfer_apply(lcore, effect, place, (uint32_t)lcore->open_group);
+}
+
+/* --- one event ------------------------------------------------------------------------------------------------------- */
+
+static struct account *account_known(struct engine_lcore *lcore, struct account *guess, uint128_t id, uint64_t hash) {
+    return likely(guess && guess->id == id) ? guess : lcore_account_find(lcore, id, hash);
+}
+
+static void balances_fill(const struct account *account, struct balances *balances) {
+    if (account)
+        account_balances(account, balances);
+    else
+        *balances = (struct balances){0};
+}
+
+void transfer_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, struct prepared *prepared) {
+    struct transfer buffer;
+    const struct transfer *asked = request_transfer(request, event, &buffer);
+    struct transfer_view view = {.decided = timestamp_take(lcore)};
+    struct result *result = &request->results[event];
+    *result = (struct result){.timestamp = view.decided};
+    result->status = request_check_event(request, event, view.decided);
+    struct transfer_effect effect = {.decided = view.decided, .id_hash = prepared->id_hash};
+    if (likely(result->status == TRANSFER_STATUS_created)) {
+        struct transfer_outcome outcome;
+        effect.outcome = &outcome;
+        effect.request_digest = transfer_digest(asked, &lcore->digest_keys);
+        effect.debit_hash = prepared->hash[0];
+        effect.credit_hash = prepared->hash[1];
+        transfer_gather(lcore, asked, prepared->id_hash, effect.request_digest, 1, &view);
+        if (unlikely(asked->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING))) {
+            struct pending *pending = gather_pending(lcore, asked, &view);
+            view.pending = pending;
+            if (pending) {
+                effect.debit_hash = hash_id(pending->transfer.debit_account_id, lcore->hash_seed);
+                effect.credit_hash = hash_id(pending->transfer.credit_account_id, lcore->hash_seed);
+                effect.debit = lcore_account_find(lcore, pending->transfer.debit_account_id, effect.debit_hash);
+                effect.credit = lcore_account_find(lcore, pending->transfer.credit_account_id, effect.credit_hash);
+            }
+        } else {
+            effect.debit = account_known(lcore, prepared->account[0], asked->debit_account_id, effect.debit_hash);
+            effect.credit = account_known(lcore, prepared->account[1], asked->credit_account_id, effect.credit_hash);
+        }
+        view.debit = effect.debit;
+        view.credit = effect.credit;
+        if (asked->flags & TRANSFER_IMPORTED)
+            view.import_collides = account_timestamp_taken(lcore, asked->timestamp);
+        transfer_decide(&view, &outcome);
+        result->status = outcome.status;
+        result->timestamp = outcome.timestamp;
+        if (likely(outcome.status == TRANSFER_STATUS_created)) {
+            transfer_install(lcore, &effect);
+            request_wait_for(request, lcore->open_group);
+        } else if (transfer_status_burns_id(outcome.status)) {
+            transfer_burn(lcore, asked->id, prepared->id_hash, view.decided, outcome.status);
+            request_wait_for(request, lcore->open_group);
+        } else {
+            transfer_wait(lcore, request, &view, outcome.status);
+            if (outcome.status == TRANSFER_STATUS_exists_unresolved) {
+                const struct id_record *record =
+                    id_find(&partition_of_transfer(lcore, asked->id)->ids, asked->id, prepared->id_hash);
+                request_fetch(lcore, request, event, record->place);
+            }
+        }
+    }
+    if (request->balances)
+        balances_fill(effect.debit, &request->balances[event]);
+}
+
+/* --- expiry ---------------------------------------------------------------------------------------------------------- */
+
+void transfer_expire(struct engine_lcore *lcore, struct partition *partition, uint32_t slot, uint32_t group) {
+    struct pending *pending = pending_at(&partition->pendings, slot);
+    const struct transfer *transfer = &pending->transfer;
+    /* Expiry undoes what a void would. */
+    struct transfer undo = {.flags = TRANSFER_VOID_PENDING};
+    struct account_delta deltas[2];
+    transfer_deltas(&undo, transfer->amount, transfer->flags, &deltas[0], &deltas[1]);
+    const uint128_t ids[2] = {transfer->debit_account_id, transfer->credit_account_id};
+    for (unsigned side = 0; side < 2; side++) {
+        uint64_t hash = hash_id(ids[side], lcore->hash_seed);
+        struct account *account = lcore_account_find(lcore, ids[side], hash);
+        assert(account);
+        account_apply(account, &deltas[side]);
+        account->reserved = group;
+        partition_digest_delta(partition_of_hash(lcore, hash), hash, &deltas[side]);
+    }
+    total_apply(lcore, transfer->ledger, &deltas[0], &deltas[1]);
+    pending_ended(lcore, partition, slot, PENDING_EXPIRED, 0, group);
+}
+
+/** The partition whose next expiry is due first. @return its number; `due_ns` tells when */
+static unsigned partition_due(struct engine_lcore *lcore, uint64_t *due_ns) {
+    unsigned first = lcore->index;
+    *due_ns = UINT64_MAX;
+    for (unsigned p = lcore->index; p < lcore->partition_count; p += lcore->engine->config.lcores) {
+        uint64_t due = pending_due_ns(&lcore->partitions[p].pendings);
+        if (due < *due_ns) {
+            *due_ns = due;
+            first = p;
+        }
+    }
+    return first;
+}
+
+unsigned expire_due(struct engine_lcore *lcore) {
+    unsigned count = 0;
+    while (lcore->due_ns <= lcore->cell_time && count < EXPIRIES_PER_TURN) {
+        unsigned p = partition_due(lcore, &lcore->due_ns);
+        if (lcore->due_ns > lcore->cell_time || !segment_has_room(lcore, TRANSFER_RECORD_BYTES_MAX))
+            break;
+        struct partition *partition = &lcore->partitions[p];
+        uint32_t slot = heap_first(&partition->pendings.expiry)->slot;
+        struct wal_transfer_fields fields = {
+            .transfer = pending_at(&partition->pendings, slot)->transfer,
+            .decided = timestamp_take(lcore),
+        };
+        fields.transfer.timestamp = fields.decided;
+        fields.transfer.user_data_128 = 0;
+        fields.transfer.user_data_64 = 0;
+        fields.transfer.user_data_32 = 0;
+        fields.transfer.timeout = 0;
+        log_fields(lcore, WAL_RECORD_EXPIRY, &fields);
+        transfer_expire(lcore, partition, slot, (uint32_t)lcore->open_group);
+        count++;
+    }
+    return count;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TALLY_PERF_BENCH_H
+#define TALLY_PERF_BENCH_H
+
+#include <stdint.h>
+#include <time.h>
+
+/** What every benchmark needs. */
+
+static inline uint64_t bench_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/** xorshift64*: cheap enough to stand inside a measured loop. `state` is never zero. */
+static inline uint64_t bench_random(uint64_t *state) {
+    uint64_t x = *state;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    *state = x;
+    return x * 0x2545f4914f6cdd1du;
+}
+
+/** A number below `bound`, from the high bits. */
+static inline uint64_t bench_below(uint64_t *state, uint64_t bound) {
+    return (uint64_t)(((unsigned __int128)bench_random(state) * bound) >> 64);
+}
+
+#endif
