@@ -229,7 +229,8 @@ def test_step(build, test):
         env.setdefault("ASAN_OPTIONS", "abort_on_error=0:detect_stack_use_after_return=1")
         env.setdefault("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1")
     timeout = max(TIMEOUT_S, test["timeout"]) * (3 if sanitized else 1)
-    return Step(f"{build}/{test['name']}", lambda: execute(test["cmd"], env, test["workdir"] or ROOT, timeout),
+    folder = os.path.dirname(place(test)).removeprefix("tests/")
+    return Step(f"{build}/{folder}/{test['name']}", lambda: execute(test["cmd"], env, test["workdir"] or ROOT, timeout),
                 not test["is_parallel"], (build,))
 
 
