@@ -230,7 +230,8 @@ def test_step(build, test):
         env.setdefault("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1")
     timeout = max(TIMEOUT_S, test["timeout"]) * (3 if sanitized else 1)
     folder = os.path.dirname(place(test)).removeprefix("tests/")
-    return Step(f"{build}/{folder}/{test['name']}", lambda: execute(test["cmd"], env, test["workdir"] or ROOT, timeout),
+    name = test["name"].split("/")[-1].removeprefix("test_")
+    return Step(f"{build}/{folder}/{name}", lambda: execute(test["cmd"], env, test["workdir"] or ROOT, timeout),
                 not test["is_parallel"], (build,))
 
 
