@@ -141,18 +141,18 @@ def sources(*patterns):
 
 
 def each_file(names, check):
-    """Run check(name) -> (good, output) over files on all cores; the answer is a step's."""
+    """Run check(name) -> (good, output) over files on all cores; together they are one test."""
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         results = list(pool.map(check, names))
     output = "".join(text for good, text in results if not good)
     bad = sum(not good for good, _ in results)
-    return (1 if bad else 0), f"{output}{len(names) - bad} passed, {bad} failed\n", False
+    return (1 if bad else 0), f"{output}{bad} of {len(names)} files\n{int(not bad)} passed, {int(bad > 0)} failed\n", False
 
 
 def check_format():
     def one(name):
-        status, output, _ = execute(["clang-format", "--dry-run", "--Werror", name])
-        return status == 0, output
+        status, _, _ = execute(["clang-format", "--dry-run", "--Werror", name])
+        return status == 0, f"clang-format -i {name}\n"
     return each_file(sources("*.c", "*.h"), one)
 
 
