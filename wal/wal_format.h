@@ -11,8 +11,8 @@
 #define WAL_PAGE_BYTES 4096u
 #define WAL_SECTOR_BYTES 512u
 #define WAL_FORMAT_VERSION 1u
-#define WAL_HEADER_MAGIC 0x50555247594c4c54ULL /**< "TLLYGRUP" */
-#define WAL_LOCAL_MAGIC 0x4c41434f4c4c4c54ULL  /**< "TLLLOCAL" */
+#define WAL_HEADER_MAGIC 0x505247594c4c4154ULL /**< "TALLYGRP" */
+#define WAL_LOCAL_MAGIC 0x434f4c594c4c4154ULL  /**< "TALLYLOC" */
 #define WAL_FILL_BYTE 0xa5                     /**< whatever carries nothing carries this */
 #define WAL_DIGEST_BYTES 16
 

@@ -13,8 +13,10 @@ struct fixture *fixture_new(unsigned lanes, uint64_t file_bytes, uint64_t seed) 
     fixture->lane_count = lanes;
     fixture->random = seed;
     fixture->now_ns = 1000000;
-    if (disk_memory_open(&fixture->disk) != 0)
+    fixture->turns_max = TURNS_MAX;
+    if (disk_memory_open(&fixture->memory) != 0)
         abort();
+    fixture->disk = fixture->memory;
     for (unsigned lane = 0; lane < lanes; lane++)
         for (unsigned i = 0; i < WAL_BUFFERS; i++)
             fixture->buffers[lane][i] = aligned_alloc(WAL_PAGE_BYTES, FIXTURE_SEGMENT_BYTES);
@@ -35,7 +37,7 @@ struct fixture *fixture_new(unsigned lanes, uint64_t file_bytes, uint64_t seed) 
 
 void fixture_free(struct fixture *fixture) {
     fixture_stop(fixture);
-    disk_memory_close(fixture->disk);
+    disk_memory_close(fixture->memory);
     for (unsigned lane = 0; lane < fixture->lane_count; lane++)
         for (unsigned i = 0; i < WAL_BUFFERS; i++)
             free(fixture->buffers[lane][i]);
@@ -183,7 +185,7 @@ int fixture_commit(struct fixture *fixture) {
         if (of_lane > want)
             want = of_lane;
     }
-    for (unsigned turn = 0; turn < TURNS_MAX; turn++) {
+    for (uint32_t turn = 0; turn < fixture->turns_max; turn++) {
         fixture_turn(fixture, 1000);
         if (failed(fixture) != 0)
             return failed(fixture);
@@ -194,7 +196,7 @@ int fixture_commit(struct fixture *fixture) {
 }
 
 int fixture_drain(struct fixture *fixture) {
-    for (unsigned turn = 0; turn < TURNS_MAX; turn++) {
+    for (uint32_t turn = 0; turn < fixture->turns_max; turn++) {
         if (wal_drained(fixture->wal, fixture->now_ns))
             return 0;
         fixture_turn(fixture, 1000);

@@ -21,7 +21,9 @@ struct fixture_group {
 };
 
 struct fixture {
-    struct disk *disk;
+    struct disk *disk;   /**< in use: `memory`, or one that the test brought */
+    struct disk *memory; /**< the fixture's own */
+    uint32_t turns_max;  /**< patience of fixture_commit and fixture_drain */
     struct wal *wal;
     struct wal_board *board;
     struct wal_lane *lanes;
@@ -43,7 +45,6 @@ struct fixture {
 
 /** A cell with small files on an empty memory disk. */
 struct fixture *fixture_new(unsigned lanes, uint64_t file_bytes, uint64_t seed);
-/** The same cell (and memory of what it logged) on another disk, which the fixture does not own. */
 void fixture_free(struct fixture *fixture);
 
 /** Recover and open. @return what the one that failed answered, `error` filled; recovery's answers are checked against

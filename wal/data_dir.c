@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/base/check.h"
+#include "wal/data_dir.h"
+#include "wal/disk_uring.h"
+#include "wal/wal_format.h"
+
+#define SUPERBLOCK_MAGIC 0x524944594c4c4154ULL /**< "TALLYDIR" */
+#define SUPERBLOCK_VERSION 1u
+#define FILE_BYTES_MIN (4ull << 20) /**< holds the largest segment of an lcore and its header */
+#define FILE_BYTES_MAX (1ull << 40)
+
+/** DIRECTORY/superblock. Written once. Format: wal/FORMAT.md. */
+struct superblock {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t bytes; /**< WAL_PAGE_BYTES */
+    uint8_t cell_id[16];
+    uint32_t partitions;
+    uint32_t id_time;
+    uint64_t hash_seed;
+    uint64_t digest_seed;
+    uint64_t file_bytes;
+    uint32_t groups_in_flight;
+    uint32_t reserved;
+    uint64_t created_ns;
+    uint8_t fill[4000];
+    uint8_t digest[WAL_DIGEST_BYTES]; /**< XXH3-128 of all that stands before it */
+};
+_Static_assert(sizeof(struct superblock) == WAL_PAGE_BYTES, "a superblock is one page");
+_Static_assert(offsetof(struct superblock, digest) == WAL_PAGE_BYTES - WAL_DIGEST_BYTES,
+               "no padding inside");
+
+struct data_dir {
+    struct coordinator coordinator; /**< first */
+    struct data_dir_settings settings;
+    struct disk *disk;
+    int lock_fd; /**< -1: not held */
+};
+
+static int refuse(int rc, char *error, size_t error_bytes, const char *path, const char *why) {
+    snprintf(error, error_bytes, "%s: %s", path, why);
+    return rc;
+}
+
+static int refuse_errno(int number, char *error, size_t error_bytes, const char *path) {
+    const char *why = number == EACCES || number == EPERM
+                          ? "no permission; run as the user that owns it"
+                          : strerrordesc_np(number);
+    return refuse(-number, error, error_bytes, path, why);
+}
+
+static char *join(const char *path, const char *name) {
+    char *joined;
+    return asprintf(&joined, "%s/%s", path, name) < 0 ? NULL : joined;
+}
+
+/* --- format -------------------------------------------------------------------------------------------------------- */
+
+static const char *wrong_setting(const struct data_dir_settings *settings) {
+    static const uint8_t none[16];
+    const struct wal_identity *identity = &settings->identity;
+    if (memcmp(identity->cell_id, none, sizeof(none)) == 0)
+        return "the cell id must not be zero";
+    if (identity->partitions == 0 || identity->partitions > PARTITIONS_MAX)
+        return "the number of partitions must be 1 to 1024";
+    if (identity->id_time > 1)
+        return "id_time must be on or off";
+    if (identity->file_bytes < FILE_BYTES_MIN || identity->file_bytes > FILE_BYTES_MAX ||
+        identity->file_bytes % WAL_PAGE_BYTES != 0)
+        return "the size of a log file must be 4 MiB to 1 TiB, in multiples of 4 KiB";
+    if (settings->groups_in_flight == 0 || settings->groups_in_flight > WAL_GROUPS_IN_FLIGHT_MAX)
+        return "the number of groups in flight must be 1 to 8";
+    return NULL;
+}
+
+/** Make the directory, or see that it is empty. A file system's own lost+found does not count. */
+static int make_empty(const char *path, char *error, size_t error_bytes) {
+    if (mkdir(path, 0750) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return refuse_errno(errno, error, error_bytes, path);
+    DIR *directory = opendir(path);
+    if (directory == NULL)
+        return refuse_errno(errno, error, error_bytes, path);
+    bool empty = true, formatted = false;
+    struct dirent *entry;
+    while ((entry = readdir(directory)) != NULL) {
+        const char *name = entry->d_name;
+        formatted |= strcmp(name, "superblock") == 0;
+        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strcmp(name, "lost+found") != 0)
+            empty = false;
+    }
+    closedir(directory);
+    if (empty)
+        return 0;
+    return refuse(-ENOTEMPTY, error, error_bytes, path,
+                  formatted ? "is a data directory already; remove it first if its accounts may go"
+                            : "is not empty; name a new or an empty directory");
+}
+
+static int write_superblock(const char *path, const struct data_dir_settings *settings) {
+    const struct wal_identity *identity = &settings->identity;
+    struct superblock block = {.magic = SUPERBLOCK_MAGIC,
+                               .version = SUPERBLOCK_VERSION,
+                               .bytes = WAL_PAGE_BYTES,
+                               .partitions = identity->partitions,
+                               .id_time = identity->id_time,
+                               .hash_seed = identity->hash_seed,
+                               .digest_seed = identity->digest_seed,
+                               .file_bytes = identity->file_bytes,
+                               .groups_in_flight = settings->groups_in_flight,
+                               .created_ns = settings->created_ns};
+    memcpy(block.cell_id, identity->cell_id, sizeof(block.cell_id));
+    memset(block.fill, WAL_FILL_BYTE, sizeof(block.fill));
+    wal_digest(&block, offsetof(struct superblock, digest), block.digest);
+
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0)
+        return -errno;
+    int rc = 0,
+        fd = openat(directory, "superblock.new", O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0640);
+    if (fd < 0) {
+        rc = -errno;
+    } else {
+        ssize_t written = write(fd, &block, sizeof(block));
+        if (written != (ssize_t)sizeof(block))
+            rc = written < 0 ? -errno : -ENOSPC;
+        else if (fsync(fd) != 0)
+            rc = -errno;
+        close(fd);
+    }
+    if (rc == 0 && (renameat(directory, "superblock.new", directory, "superblock") != 0 ||
+                    fsync(directory) != 0))
+        rc = -errno;
+    if (rc != 0)
+        unlinkat(directory, "superblock.new", 0);
+    close(directory);
+    return rc;
+}
+
+/** The superblock comes last: until it stands there, the directory is nobody's. */
+static int fill_directory(const char *path, const char *log,
+                          const struct data_dir_settings *settings, char *error,
+                          size_t error_bytes) {
+    struct disk *disk;
+    if (mkdir(log, 0750) != 0)
+        return refuse_errno(errno, error, error_bytes, log);
+    int rc = disk_uring_open(log, DISK_URING_WRITE, &disk, error, error_bytes);
+    if (rc != 0) {
+        rmdir(log);
+        return rc;
+    }
+    rc = disk_uring_create(disk, 1, settings->identity.file_bytes);
+    if (rc != 0)
+        snprintf(error, error_bytes, "%s: making it with %llu bytes: %s", disk->name(disk, 1),
+                 (unsigned long long)settings->identity.file_bytes, strerrordesc_np(-rc));
+    if (rc == 0 && (rc = write_superblock(path, settings)) != 0)
+        snprintf(error, error_bytes, "%s/superblock: %s", path, strerrordesc_np(-rc));
+    if (rc != 0) {
+        unlink(disk->name(disk, 1));
+        rmdir(log);
+    }
+    disk_uring_close(disk);
+    return rc;
+}
+
+int data_dir_format(const char *path, const struct data_dir_settings *settings, char *error,
+                    size_t error_bytes) {
+    const char *wrong = wrong_setting(settings);
+    if (wrong != NULL)
+        return refuse(-EINVAL, error, error_bytes, path, wrong);
+    int rc = make_empty(path, error, error_bytes);
+    if (rc != 0)
+        return rc;
+    char *log = join(path, "wal");
+    if (log == NULL)
+        return refuse_errno(ENOMEM, error, error_bytes, path);
+    rc = fill_directory(path, log, settings, error, error_bytes);
+    free(log);
+    return rc;
+}
+
+/* --- open ---------------------------------------------------------------------------------------------------------- */
+
+static int read_superblock(const char *path, struct data_dir_settings *settings, char *error,
+                           size_t error_bytes) {
+    struct superblock block;
+    struct stat status;
+    uint8_t digest[WAL_DIGEST_BYTES];
+    if (stat(path, &status) != 0 && errno == ENOENT)
+        return refuse(-ENOENT, error, error_bytes, path,
+                      "there is no such directory; `tallyd format` makes one");
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0)
+        return errno == ENOTDIR ? refuse(-ENOTDIR, error, error_bytes, path, "is not a directory")
+                                : refuse_errno(errno, error, error_bytes, path);
+    int fd = openat(directory, "superblock", O_RDONLY | O_CLOEXEC);
+    int number = errno;
+    close(directory);
+    if (fd < 0 && number == ENOENT)
+        return refuse(
+            -EBADMSG, error, error_bytes, path,
+            "is not a data directory of tally (no superblock); `tallyd format` makes one");
+    if (fd < 0)
+        return refuse_errno(number, error, error_bytes, path);
+    ssize_t got = read(fd, &block, sizeof(block));
+    number = errno;
+    close(fd);
+    if (got < 0)
+        return refuse_errno(number, error, error_bytes, path);
+    if ((size_t)got >= sizeof(block.magic) && block.magic != SUPERBLOCK_MAGIC)
+        return refuse(-EBADMSG, error, error_bytes, path,
+                      "is not a data directory of tally, or its superblock is damaged");
+    if ((size_t)got >= 16 && block.version > SUPERBLOCK_VERSION) {
+        snprintf(error, error_bytes,
+                 "%s: superblock has format %u, this program knows %u; run a newer tallyd", path,
+                 block.version, SUPERBLOCK_VERSION);
+        return -ENOTSUP;
+    }
+    wal_digest(&block, offsetof(struct superblock, digest), digest);
+    if ((size_t)got != sizeof(block) || memcmp(digest, block.digest, sizeof(digest)) != 0)
+        return refuse(-EBADMSG, error, error_bytes, path,
+                      "its superblock is damaged; restore it from a backup");
+    *settings = (struct data_dir_settings){.identity = {.partitions = block.partitions,
+                                                        .id_time = block.id_time,
+                                                        .hash_seed = block.hash_seed,
+                                                        .digest_seed = block.digest_seed,
+                                                        .file_bytes = block.file_bytes},
+                                           .groups_in_flight = block.groups_in_flight,
+                                           .created_ns = block.created_ns};
+    memcpy(settings->identity.cell_id, block.cell_id, sizeof(block.cell_id));
+    if (wrong_setting(settings) != NULL)
+        return refuse(-EBADMSG, error, error_bytes, path,
+                      "its superblock makes no sense; restore it from a backup");
+    return 0;
+}
+
+static int take_lock(struct data_dir *dir, const char *path, char *error, size_t error_bytes) {
+    char text[32] = "";
+    char *lock = join(path, "lock");
+    if (lock == NULL)
+        return refuse_errno(ENOMEM, error, error_bytes, path);
+    int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    int number = errno;
+    free(lock);
+    if (fd < 0)
+        return refuse_errno(number, error, error_bytes, path);
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        ssize_t got = errno == EWOULDBLOCK ? pread(fd, text, sizeof(text) - 1, 0) : 0;
+        long holder = got > 0 ? strtol(text, NULL, 10) : 0;
+        close(fd);
+        if (holder > 0)
+            snprintf(error, error_bytes, "%s: is in use by process %ld; stop that first", path,
+                     holder);
+        else
+            snprintf(error, error_bytes, "%s: is in use by another process; stop that first", path);
+        return -EBUSY;
+    }
+    int length = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)length, 0) != length) {
+        number = errno;
+        close(fd);
+        return refuse_errno(number, error, error_bytes, path);
+    }
+    dir->lock_fd = fd;
+    return 0;
+}
+
+static int solo_lead(struct coordinator *coordinator, term_t last_term, term_t *term) {
+    struct data_dir *dir = (struct data_dir *)coordinator;
+    if (dir->lock_fd < 0)
+        return -EBUSY;
+    *term = last_term + 1;
+    return 0;
+}
+
+/** Closing the descriptor gives the lock back. */
+static void solo_resign(struct coordinator *coordinator) {
+    struct data_dir *dir = (struct data_dir *)coordinator;
+    if (dir->lock_fd >= 0)
+        close(dir->lock_fd);
+    dir->lock_fd = -1;
+}
+
+static int open_log(struct data_dir *dir, const char *path, enum data_dir_mode mode, char *error,
+                    size_t error_bytes) {
+    char *log = join(path, "wal");
+    if (log == NULL)
+        return refuse_errno(ENOMEM, error, error_bytes, path);
+    int rc = disk_uring_open(log, mode == DATA_DIR_LOCK ? DISK_URING_WRITE : DISK_URING_READ_ONLY,
+                             &dir->disk, error, error_bytes);
+    free(log);
+    if (rc == 0 && dir->disk->size(dir->disk, 1) == -ENOENT) {
+        /* format made it, and nothing ever removes it */
+        snprintf(error, error_bytes, "%s is missing; restore it from a replica or a backup",
+                 dir->disk->name(dir->disk, 1));
+        rc = -ENODATA;
+    }
+    return rc;
+}
+
+int data_dir_open(const char *path, enum data_dir_mode mode, struct data_dir **out, char *error,
+                  size_t error_bytes) {
+    struct data_dir *dir = calloc(1, sizeof(*dir));
+    if (dir == NULL)
+        return refuse_errno(ENOMEM, error, error_bytes, path);
+    dir->coordinator = (struct coordinator){solo_lead, solo_resign};
+    dir->lock_fd = -1;
+    int rc = read_superblock(path, &dir->settings, error, error_bytes);
+    if (rc == 0 && mode == DATA_DIR_LOCK)
+        rc = take_lock(dir, path, error, error_bytes);
+    if (rc == 0)
+        rc = open_log(dir, path, mode, error, error_bytes);
+    if (rc != 0) {
+        data_dir_close(dir);
+        return rc;
+    }
+    *out = dir;
+    return 0;
+}
+
+void data_dir_close(struct data_dir *dir) {
+    if (dir == NULL)
+        return;
+    disk_uring_close(dir->disk);
+    solo_resign(&dir->coordinator);
+    free(dir);
+}
+
+const struct data_dir_settings *data_dir_settings(const struct data_dir *dir) {
+    return &dir->settings;
+}
+
+struct disk *data_dir_disk(struct data_dir *dir) {
+    return dir->disk;
+}
+
+struct coordinator *data_dir_coordinator(struct data_dir *dir) {
+    return &dir->coordinator;
+}
