@@ -1,0 +1,522 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdbool.h>
+
+#include "net/packet.h"
+#include "tests/lib/test.h"
+
+/** Frames in, verdicts and answers out; no session, no EAL. */
+
+static const struct packet_self server = {
+    .mac = {2, 0, 0, 0, 0, 1},
+    .ipv4 = {10, 7, 0, 1},
+    .ipv6 = {0xfd, 0, [13] = 0x12, [14] = 0x34, [15] = 0x56},
+    .udp_port = 7711,
+};
+static const struct packet_self client = {
+    .mac = {2, 0, 0, 0, 0, 9},
+    .ipv4 = {10, 7, 0, 9},
+    .ipv6 = {0xfd, 0, [15] = 9},
+    .udp_port = 5555,
+};
+
+enum { BUFFER = 2048 };
+
+static struct packet_peer peer_of(const struct packet_self *self, uint8_t family) {
+    struct packet_peer peer = {.family = family, .port = self->udp_port};
+    memcpy(peer.mac, self->mac, 6);
+    if (family == 4)
+        memcpy(peer.ip, self->ipv4, 4);
+    else
+        memcpy(peer.ip, self->ipv6, 16);
+    return peer;
+}
+
+/** A good datagram from the client. @return bytes of the frame */
+static size_t make_udp(uint8_t family, uint8_t *frame, size_t payload_bytes) {
+    struct packet_peer peer = peer_of(&server, family);
+    size_t headers = packet_header_bytes(&peer);
+    for (size_t i = 0; i < payload_bytes; i++)
+        frame[headers + i] = (uint8_t)(i * 7);
+    packet_encode_udp(&client, &peer, frame, payload_bytes);
+    return headers + payload_bytes;
+}
+
+static void udp_round_trip(void) {
+    for (uint8_t family = 4; family <= 6; family += 2)
+        for (size_t bytes = 0; bytes < 1452; bytes += 1 + bytes / 7) {
+            uint8_t frame[BUFFER];
+            struct packet packet;
+            size_t length = make_udp(family, frame, bytes);
+            CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_UDP);
+            CHECK_EQ(packet.payload_bytes, bytes);
+            CHECK_EQ(packet.payload - frame, length - bytes);
+            struct packet_peer want = peer_of(&client, family);
+            CHECK(memcmp(&packet.peer, &want, sizeof(want)) == 0);
+        }
+}
+
+/** RFC 1071's example, an odd length, and the sum that is all ones. */
+static void checksum_of_known_bytes(void) {
+    const uint8_t rfc[8] = {0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7};
+    uint16_t checksum = packet_checksum(rfc, sizeof(rfc));
+    CHECK_EQ(((const uint8_t *)&checksum)[0], 0x22);
+    CHECK_EQ(((const uint8_t *)&checksum)[1], 0x0d);
+    const uint8_t odd[3] = {0x12, 0x34, 0x56}; /* 1234 + 5600 = 6834 */
+    checksum = packet_checksum(odd, sizeof(odd));
+    CHECK_EQ(((const uint8_t *)&checksum)[0], 0x97);
+    CHECK_EQ(((const uint8_t *)&checksum)[1], 0xcb);
+    CHECK_EQ(packet_checksum("", 0), 0xffff);
+}
+
+/** A computed UDP checksum of 0 is sent as ffff: 0 means "none". */
+static void udp_checksum_is_never_zero(void) {
+    unsigned found = 0;
+    for (uint32_t value = 0; value <= 0xffff; value++) {
+        uint8_t frame[BUFFER];
+        struct packet packet;
+        struct packet_peer peer = peer_of(&server, 4);
+        uint16_t word = (uint16_t)value;
+        memcpy(frame + PACKET_HEADERS_IPV4, &word, 2);
+        packet_encode_udp(&client, &peer, frame, 2);
+        CHECK(frame[40] != 0 || frame[41] != 0);
+        found += frame[40] == 0xff && frame[41] == 0xff;
+        CHECK_EQ(packet_decode(&server, frame, PACKET_HEADERS_IPV4 + 2, 0, &packet), PACKET_UDP);
+    }
+    CHECK(found >= 1);
+}
+
+/** One byte of a good datagram set to something else; with the IPv4 header's checksum made right again where asked. */
+static void bad_bytes(void) {
+    static const struct {
+        const char *what;
+        uint8_t family;
+        uint16_t at;
+        uint8_t value;
+        bool fix; /* the IPv4 header checksum */
+        enum packet_kind want;
+    } cases[] = {
+        {"destination: another station", 4, 5, 8, false, PACKET_DROP_ETHERNET},
+        {"destination: broadcast bit", 4, 0, 3, false, PACKET_DROP_ETHERNET},
+        {"source: a group", 4, 6, 3, false, PACKET_DROP_ETHERNET},
+        {"type: VLAN", 4, 12, 0x81, false, PACKET_DROP_ETHERNET},
+        {"version 5", 4, 14, 0x55, true, PACKET_DROP_IP},
+        {"header of 16 bytes", 4, 14, 0x44, true, PACKET_DROP_IP},
+        {"options", 4, 14, 0x46, true, PACKET_DROP_IP},
+        {"total length over the frame", 4, 16, 0x40, true, PACKET_DROP_IP},
+        {"total length 19", 4, 17, 19, true, PACKET_DROP_IP},
+        {"more fragments", 4, 20, 0x20, true, PACKET_DROP_FRAGMENT},
+        {"fragment offset", 4, 21, 1, true, PACKET_DROP_FRAGMENT},
+        {"header checksum", 4, 24, 0x77, false, PACKET_DROP_IP},
+        {"time to live, checksum not adjusted", 4, 22, 1, false, PACKET_DROP_IP},
+        {"TCP", 4, 23, 6, true, PACKET_DROP_PROTOCOL},
+        {"source 0.x", 4, 26, 0, true, PACKET_DROP_IP},
+        {"source multicast", 4, 26, 224, true, PACKET_DROP_IP},
+        {"source is our own address", 4, 29, 1, true, PACKET_DROP_IP},
+        {"destination address", 4, 33, 2, true, PACKET_DROP_ETHERNET},
+        {"source port", 4, 35, 1, false, PACKET_DROP_UDP},
+        {"destination port", 4, 37, 1, false, PACKET_DROP_UDP},
+        {"UDP length short", 4, 39, 9, false, PACKET_DROP_UDP},
+        {"UDP length long", 4, 38, 0x20, false, PACKET_DROP_UDP},
+        {"UDP checksum", 4, 40, 0x12, false, PACKET_DROP_UDP},
+        {"payload", 4, 60, 0xff, false, PACKET_DROP_UDP},
+        {"version 7", 6, 14, 0x70, false, PACKET_DROP_IP},
+        {"payload length over the frame", 6, 18, 0x40, false, PACKET_DROP_IP},
+        {"hop-by-hop options", 6, 20, 0, false, PACKET_DROP_PROTOCOL},
+        {"routing header", 6, 20, 43, false, PACKET_DROP_PROTOCOL},
+        {"fragment header", 6, 20, 44, false, PACKET_DROP_FRAGMENT},
+        {"TCP", 6, 20, 6, false, PACKET_DROP_PROTOCOL},
+        {"source multicast", 6, 22, 0xff, false, PACKET_DROP_IP},
+        {"source address", 6, 37, 8, false, PACKET_DROP_UDP},
+        {"destination address", 6, 53, 8, false, PACKET_DROP_ETHERNET},
+        {"UDP length", 6, 59, 9, false, PACKET_DROP_UDP},
+        {"UDP checksum", 6, 60, 0x12, false, PACKET_DROP_UDP},
+        {"payload", 6, 80, 0xff, false, PACKET_DROP_UDP},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint8_t frame[BUFFER];
+        struct packet packet;
+        size_t length = make_udp(cases[i].family, frame, 100);
+        CHECK(frame[cases[i].at] != cases[i].value);
+        frame[cases[i].at] = cases[i].value;
+        if (cases[i].fix) {
+            memset(frame + 24, 0, 2);
+            uint16_t checksum = packet_checksum(frame + 14, 20);
+            memcpy(frame + 24, &checksum, 2);
+        }
+        enum packet_kind kind = packet_decode(&server, frame, length, 0, &packet);
+        if (kind != cases[i].want)
+            printf("IPv%u, %s: verdict %u, should be %u\n", cases[i].family, cases[i].what, kind,
+                   cases[i].want);
+        CHECK_EQ(kind, cases[i].want);
+    }
+}
+
+static void truncated(void) {
+    for (uint8_t family = 4; family <= 6; family += 2) {
+        uint8_t frame[BUFFER];
+        struct packet packet;
+        size_t length = make_udp(family, frame, 100);
+        for (size_t cut = 0; cut < length; cut++) {
+            uint8_t copy[BUFFER];
+            memcpy(copy, frame, cut);
+            CHECK(packet_decode(&server, copy, cut, 0, &packet) >= PACKET_DROP_ETHERNET);
+        }
+        /* behind the packet comes Ethernet's padding: any amount */
+        CHECK_EQ(packet_decode(&server, frame, length + 50, 0, &packet), PACKET_UDP);
+        CHECK_EQ(packet.payload_bytes, 100);
+    }
+}
+
+/** What the port vouches for is not looked at again; a zero UDP checksum is refused even so. */
+static void verified_by_the_port(void) {
+    uint8_t frame[BUFFER];
+    struct packet packet;
+    size_t length = make_udp(4, frame, 100);
+    frame[24] ^= 1;
+    frame[60] ^= 1;
+    CHECK_EQ(packet_decode(&server, frame, length, PACKET_VERIFIED_IPV4, &packet), PACKET_DROP_UDP);
+    CHECK_EQ(packet_decode(&server, frame, length, PACKET_VERIFIED_UDP, &packet), PACKET_DROP_IP);
+    unsigned both = PACKET_VERIFIED_IPV4 | PACKET_VERIFIED_UDP;
+    CHECK_EQ(packet_decode(&server, frame, length, both, &packet), PACKET_UDP);
+    memset(frame + 40, 0, 2);
+    CHECK_EQ(packet_decode(&server, frame, length, both, &packet), PACKET_DROP_UDP);
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_IP);
+}
+
+static void zero_checksum(void) {
+    for (uint8_t family = 4; family <= 6; family += 2) {
+        uint8_t frame[BUFFER];
+        struct packet packet;
+        size_t length = make_udp(family, frame, 100);
+        memset(frame + (family == 4 ? 40 : 60), 0, 2);
+        CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_UDP);
+    }
+}
+
+/** With offload the port gets the pseudo header's sum and adds the rest. */
+static void offloaded_checksums(void) {
+    for (uint8_t family = 4; family <= 6; family += 2) {
+        struct packet_self offloading = client;
+        offloading.tx_checksum_ipv4 = offloading.tx_checksum_udp = true;
+        struct packet_peer peer = peer_of(&server, family);
+        uint8_t frame[BUFFER], plain[BUFFER];
+        struct packet packet;
+        size_t length = make_udp(family, plain, 101);
+        memcpy(frame, plain, length);
+        packet_encode_udp(&offloading, &peer, frame, 101);
+        size_t udp = packet_header_bytes(&peer) - 8;
+        if (family == 4) {
+            CHECK_EQ(frame[24] | frame[25], 0);
+            uint16_t checksum = packet_checksum(frame + 14, 20);
+            memcpy(frame + 24, &checksum, 2);
+        }
+        uint16_t checksum = packet_checksum(frame + udp, 109);
+        memcpy(frame + udp + 6, &checksum, 2);
+        CHECK(memcmp(frame, plain, length) == 0);
+        CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_UDP);
+    }
+}
+
+/* --- ARP ---------------------------------------------------------------------------------------- */
+
+static const uint8_t arp_request[42] = {
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2,  0, 0, 0, 0, 9, 0x08, 0x06, /* Ethernet */
+    0,    1,    8,    0,    6,    4,    0,  1,                         /* request */
+    2,    0,    0,    0,    0,    9,    10, 7, 0, 9,                   /* from */
+    0,    0,    0,    0,    0,    0,    10, 7, 0, 1,                   /* who has */
+};
+static const uint8_t arp_reply[42] = {
+    2, 0, 0, 0, 0, 9, 2,  0, 0, 0, 0, 1, 0x08, 0x06, /* Ethernet */
+    0, 1, 8, 0, 6, 4, 0,  2,                         /* reply */
+    2, 0, 0, 0, 0, 1, 10, 7, 0, 1,                   /* from */
+    2, 0, 0, 0, 0, 9, 10, 7, 0, 9,                   /* to */
+};
+
+static void arp(void) {
+    uint8_t frame[BUFFER];
+    struct packet packet;
+    memset(frame, 0x55, sizeof(frame));
+    memcpy(frame, arp_request, sizeof(arp_request));
+    CHECK_EQ(packet_decode(&server, frame, sizeof(arp_request), 0, &packet), PACKET_ARP_ANSWER);
+    CHECK_EQ(packet.answer_bytes, 60);
+    CHECK(memcmp(frame, arp_reply, sizeof(arp_reply)) == 0);
+    for (size_t i = sizeof(arp_reply); i < 60; i++)
+        CHECK_EQ(frame[i], 0);
+    CHECK_EQ(frame[60], 0x55);
+
+    /* asked directly; a probe from a station without an address */
+    memcpy(frame, arp_request, sizeof(arp_request));
+    memcpy(frame, server.mac, 6);
+    memset(frame + 28, 0, 4);
+    CHECK_EQ(packet_decode(&server, frame, 60, 0, &packet), PACKET_ARP_ANSWER);
+
+    static const struct {
+        unsigned at;
+        uint8_t value;
+    } bad[] = {{5, 8}, {15, 6}, {16, 9}, {18, 8}, {19, 16}, {21, 2}, {21, 0}, {41, 2}, {38, 11}};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        memcpy(frame, arp_request, sizeof(arp_request));
+        frame[bad[i].at] = bad[i].value;
+        CHECK_EQ(packet_decode(&server, frame, 60, 0, &packet), PACKET_DROP_ETHERNET);
+    }
+    for (size_t cut = 0; cut < sizeof(arp_request); cut++) {
+        memcpy(frame, arp_request, sizeof(arp_request));
+        CHECK_EQ(packet_decode(&server, frame, cut, 0, &packet), PACKET_DROP_ETHERNET);
+    }
+    struct packet_self no_ipv4 = server;
+    memset(no_ipv4.ipv4, 0, 4);
+    memcpy(frame, arp_request, sizeof(arp_request));
+    memset(frame + 38, 0, 4);
+    CHECK_EQ(packet_decode(&no_ipv4, frame, 60, 0, &packet), PACKET_DROP_ETHERNET);
+}
+
+/* --- echo --------------------------------------------------------------------------------------- */
+
+static void set16(uint8_t *at, unsigned value) {
+    at[0] = (uint8_t)(value >> 8);
+    at[1] = (uint8_t)value;
+}
+
+static void put_checksum(uint8_t *at, uint16_t checksum) {
+    memcpy(at, &checksum, 2);
+}
+
+/** Frame around an ICMP message from the client. @return bytes of the frame */
+static size_t make_icmp4(uint8_t *frame, const uint8_t *message, size_t bytes) {
+    make_udp(4, frame, 0);
+    set16(frame + 16, (unsigned)(20 + bytes));
+    frame[23] = 1;
+    memset(frame + 24, 0, 2);
+    put_checksum(frame + 24, packet_checksum(frame + 14, 20));
+    memcpy(frame + 34, message, bytes);
+    memset(frame + 36, 0, 2);
+    put_checksum(frame + 36, packet_checksum(frame + 34, bytes));
+    return 34 + bytes;
+}
+
+/** The checksum with the pseudo header, written out once more: of addresses, length, protocol, message. */
+static uint16_t icmp6_checksum(const uint8_t *frame, size_t bytes) {
+    uint8_t all[BUFFER] = {0};
+    memcpy(all, frame + 22, 32);
+    set16(all + 34, (unsigned)bytes);
+    all[39] = 58;
+    memcpy(all + 40, frame + 54, bytes);
+    return packet_checksum(all, 40 + bytes);
+}
+
+static size_t make_icmp6(uint8_t *frame, const uint8_t *to_mac, const uint8_t *to_ip,
+                         const uint8_t *message, size_t bytes) {
+    make_udp(6, frame, 0);
+    memcpy(frame, to_mac, 6);
+    memcpy(frame + 38, to_ip, 16);
+    set16(frame + 18, (unsigned)bytes);
+    frame[20] = 58;
+    frame[21] = 255;
+    memcpy(frame + 54, message, bytes);
+    memset(frame + 56, 0, 2);
+    put_checksum(frame + 56, icmp6_checksum(frame, bytes));
+    return 54 + bytes;
+}
+
+static void ping_ipv4(void) {
+    uint8_t message[64] = {8, 0, 0, 0, 0x12, 0x34, 0, 1, 'h', 'e', 'l', 'l', 'o'}, frame[BUFFER];
+    struct packet packet;
+    size_t length = make_icmp4(frame, message, 63);
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_ICMP_ANSWER);
+    CHECK_EQ(packet.answer_bytes, length);
+    CHECK(memcmp(frame, client.mac, 6) == 0 && memcmp(frame + 6, server.mac, 6) == 0);
+    CHECK(memcmp(frame + 26, server.ipv4, 4) == 0 && memcmp(frame + 30, client.ipv4, 4) == 0);
+    CHECK_EQ(packet_checksum(frame + 14, 20), 0);
+    CHECK_EQ(packet_checksum(frame + 34, 63), 0);
+    CHECK_EQ(frame[34], 0);
+    CHECK(memcmp(frame + 38, message + 4, 59) == 0);
+
+    length = make_icmp4(frame, message, 63);
+    frame[50] ^= 1;
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_IP);
+    length = make_icmp4(frame, message, 7);
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_IP);
+    message[0] = 3; /* unreachable: no answer to that */
+    length = make_icmp4(frame, message, 63);
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_PROTOCOL);
+    message[0] = 0; /* an answer to nothing */
+    length = make_icmp4(frame, message, 63);
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_PROTOCOL);
+}
+
+static const uint8_t group_ip[16] = {0xff, 0x02, [11] = 1, 0xff, 0x12, 0x34, 0x56};
+static const uint8_t group_mac[6] = {0x33, 0x33, 0xff, 0x12, 0x34, 0x56};
+
+static void ping_ipv6(void) {
+    uint8_t message[64] = {128, 0, 0, 0, 0x12, 0x34, 0, 1, 'h', 'e', 'l', 'l', 'o'}, frame[BUFFER];
+    struct packet packet;
+    size_t length = make_icmp6(frame, server.mac, server.ipv6, message, 63);
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_ICMP_ANSWER);
+    CHECK_EQ(packet.answer_bytes, length);
+    CHECK(memcmp(frame, client.mac, 6) == 0 && memcmp(frame + 6, server.mac, 6) == 0);
+    CHECK(memcmp(frame + 22, server.ipv6, 16) == 0 && memcmp(frame + 38, client.ipv6, 16) == 0);
+    CHECK_EQ(frame[54], 129);
+    CHECK_EQ(icmp6_checksum(frame, 63), 0);
+    CHECK(memcmp(frame + 58, message + 4, 59) == 0);
+
+    length = make_icmp6(frame, group_mac, group_ip, message, 63);
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_ETHERNET);
+    length = make_icmp6(frame, server.mac, server.ipv6, message, 63);
+    frame[80] ^= 1;
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_IP);
+    message[0] = 134; /* router advertisement */
+    length = make_icmp6(frame, server.mac, server.ipv6, message, 63);
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_PROTOCOL);
+}
+
+/* --- neighbour discovery ------------------------------------------------------------------------ */
+
+enum { SOLICITATION = 24, WITH_OPTION = 32 };
+
+/** A solicitation for the server's address with the source link-layer option. */
+static void solicitation_message(uint8_t *message) {
+    memset(message, 0, WITH_OPTION);
+    message[0] = 135;
+    memcpy(message + 8, server.ipv6, 16);
+    message[24] = 1;
+    message[25] = 1;
+    memcpy(message + 26, client.mac, 6);
+}
+
+static void solicitation(void) {
+    uint8_t message[WITH_OPTION], frame[BUFFER];
+    struct packet packet;
+    for (unsigned direct = 0; direct < 2; direct++)
+        for (unsigned option = 0; option < 2; option++) {
+            solicitation_message(message);
+            size_t length =
+                make_icmp6(frame, direct ? server.mac : group_mac, direct ? server.ipv6 : group_ip,
+                           message, option ? WITH_OPTION : SOLICITATION);
+            CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_ICMP_ANSWER);
+            CHECK_EQ(packet.answer_bytes, 54 + 32);
+            CHECK(memcmp(frame, client.mac, 6) == 0 && memcmp(frame + 6, server.mac, 6) == 0);
+            CHECK(memcmp(frame + 22, server.ipv6, 16) == 0);
+            CHECK(memcmp(frame + 38, client.ipv6, 16) == 0);
+            CHECK_EQ(frame[21], 255);
+            CHECK_EQ(frame[54], 136);
+            CHECK_EQ(frame[58], 0x60); /* solicited, override */
+            CHECK(memcmp(frame + 62, server.ipv6, 16) == 0);
+            CHECK_EQ(frame[78], 2);
+            CHECK_EQ(frame[79], 1);
+            CHECK(memcmp(frame + 80, server.mac, 6) == 0);
+            CHECK_EQ(icmp6_checksum(frame, 32), 0);
+        }
+}
+
+/** A station that asks whether the address is free has none itself: everybody hears the answer. */
+static void duplicate_address_detection(void) {
+    uint8_t message[WITH_OPTION], frame[BUFFER];
+    struct packet packet;
+    solicitation_message(message);
+    size_t length = make_icmp6(frame, group_mac, group_ip, message, SOLICITATION);
+    memset(frame + 22, 0, 16);
+    memset(frame + 56, 0, 2);
+    put_checksum(frame + 56, icmp6_checksum(frame, SOLICITATION));
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_ICMP_ANSWER);
+    const uint8_t all_mac[6] = {0x33, 0x33, 0, 0, 0, 1}, all_ip[16] = {0xff, 2, [15] = 1};
+    CHECK(memcmp(frame, all_mac, 6) == 0 && memcmp(frame + 38, all_ip, 16) == 0);
+    CHECK_EQ(frame[58], 0x20); /* not solicited */
+    CHECK_EQ(icmp6_checksum(frame, 32), 0);
+
+    length = make_icmp6(frame, group_mac, group_ip, message, WITH_OPTION);
+    memset(frame + 22, 0, 16);
+    memset(frame + 56, 0, 2);
+    put_checksum(frame + 56, icmp6_checksum(frame, WITH_OPTION));
+    CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_IP);
+}
+
+static void bad_solicitations(void) {
+    static const struct {
+        const char *what;
+        unsigned at;
+        uint8_t value;
+        size_t bytes;
+        enum packet_kind want;
+    } cases[] = {
+        {"hop limit 254", 21, 254, WITH_OPTION, PACKET_DROP_IP},
+        {"code", 55, 1, WITH_OPTION, PACKET_DROP_IP},
+        {"target: somebody else", 77, 1, WITH_OPTION, PACKET_DROP_ETHERNET},
+        {"option of no length", 79, 0, WITH_OPTION, PACKET_DROP_IP},
+        {"option too long", 79, 2, WITH_OPTION, PACKET_DROP_IP},
+        {"option cut", 79, 1, WITH_OPTION - 1, PACKET_DROP_IP},
+        {"message cut", 54, 135, SOLICITATION - 1, PACKET_DROP_IP},
+        {"group of another address", 53, 0x57, WITH_OPTION, PACKET_DROP_ETHERNET},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint8_t message[WITH_OPTION], frame[BUFFER];
+        struct packet packet;
+        solicitation_message(message);
+        size_t length = make_icmp6(frame, group_mac, group_ip, message, cases[i].bytes);
+        frame[cases[i].at] = cases[i].value;
+        memset(frame + 56, 0, 2);
+        put_checksum(frame + 56, icmp6_checksum(frame, cases[i].bytes));
+        enum packet_kind kind = packet_decode(&server, frame, length, 0, &packet);
+        if (kind != cases[i].want)
+            printf("%s: verdict %u, should be %u\n", cases[i].what, kind, cases[i].want);
+        CHECK_EQ(kind, cases[i].want);
+    }
+}
+
+static void announcements(void) {
+    uint8_t frame[BUFFER];
+    CHECK_EQ(packet_encode_arp_announcement(&server, frame), 60);
+    const uint8_t want[42] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0,  1, 8, 6,
+                              0,    1,    8,    0,    6,    4,    0, 1, 2, 0, 0,  0, 0, 1,
+                              10,   7,    0,    1,    0,    0,    0, 0, 0, 0, 10, 7, 0, 1};
+    CHECK(memcmp(frame, want, sizeof(want)) == 0);
+    CHECK_EQ(packet_encode_ipv6_announcement(&server, frame), 86);
+    CHECK_EQ(frame[54], 136);
+    CHECK_EQ(frame[58], 0x20);
+    CHECK_EQ(icmp6_checksum(frame, 32), 0);
+}
+
+/** Random bytes and good frames with random damage: no verdict but the ones above, nothing beyond the buffer. */
+static void random_frames(void) {
+    uint64_t seed = test_seed(1);
+    for (unsigned round = 0; round < 200000; round++) {
+        uint8_t *frame = malloc(PACKET_ANSWER_ROOM + 1500);
+        struct packet packet;
+        size_t length = make_udp(round & 1 ? 6 : 4, frame, test_random(&seed) % 1400);
+        unsigned damage = (unsigned)(test_random(&seed) % 5);
+        while (damage-- > 0)
+            frame[test_random(&seed) % (test_random(&seed) % 2 ? 80 : length)] =
+                (uint8_t)test_random(&seed);
+        if (test_random(&seed) % 4 == 0)
+            length = test_random(&seed) % (length + 1);
+        unsigned verified = (unsigned)(test_random(&seed) % 4);
+        enum packet_kind kind = packet_decode(&server, frame, length, verified, &packet);
+        bool sound = kind <= PACKET_DROP_UDP;
+        if (kind == PACKET_UDP)
+            sound =
+                packet.payload >= frame && packet.payload + packet.payload_bytes <= frame + length;
+        if (kind == PACKET_ARP_ANSWER || kind == PACKET_ICMP_ANSWER)
+            sound = packet.answer_bytes <= length || packet.answer_bytes <= PACKET_ANSWER_ROOM;
+        free(frame);
+        CHECK(sound);
+    }
+}
+
+int main(void) {
+    TEST_RUN(udp_round_trip);
+    TEST_RUN(checksum_of_known_bytes);
+    TEST_RUN(udp_checksum_is_never_zero);
+    TEST_RUN(bad_bytes);
+    TEST_RUN(truncated);
+    TEST_RUN(verified_by_the_port);
+    TEST_RUN(zero_checksum);
+    TEST_RUN(offloaded_checksums);
+    TEST_RUN(arp);
+    TEST_RUN(ping_ipv4);
+    TEST_RUN(ping_ipv6);
+    TEST_RUN(solicitation);
+    TEST_RUN(duplicate_address_detection);
+    TEST_RUN(bad_solicitations);
+    TEST_RUN(announcements);
+    TEST_RUN(random_frames);
+    return TEST_DONE();
+}
