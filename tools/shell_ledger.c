@@ -134,6 +134,9 @@ static int engine_start(struct shell_ledger *ledger, const struct shell_ledger_c
         .memory_bytes = config->memory_bytes,
         .log_buffer_bytes = WAL_SEGMENT_BYTES_MAX,
         .digest_interval_ns = NS_PER_SECOND,
+        .horizon_back_ms = HORIZON_BACK_MS,
+        .horizon_slack_ms = HORIZON_MINIMUM_MS,
+        .prefault = false,
         .board = ledger->board,
         .lanes = ledger->lane,
     };
@@ -317,16 +320,16 @@ int shell_ledger_run(struct shell_ledger *ledger, struct engine_request *request
     int error = shell_ledger_settle(ledger);
     if (error || request->event_count == 0)
         return error;
-    request->wait_group = 0;
-    request->next_event = 0;
-    request->unresolved = 0;
-    request->next = NULL;
     engine_submit(ledger->lcore, request);
     do {
         error = ledger_turn(ledger, &executed);
         if (error)
             return error;
     } while (engine_completed(ledger->lcore, &finished, 1) == 0);
+    if (request->code != REQUEST_CODE_ok) {
+        ledger->error = "the log could not be read back";
+        return -EIO;
+    }
     return ledger_quiet(ledger);
 }
 

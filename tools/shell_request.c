@@ -75,8 +75,8 @@ int shell_request_open(struct shell_request *request) {
     inner->events = aligned_alloc(CACHE_LINE_BYTES, record_bytes);
     inner->records = aligned_alloc(CACHE_LINE_BYTES, record_bytes);
     inner->results = calloc(REQUEST_EVENTS_MAX, sizeof(*inner->results));
-    inner->balances = aligned_alloc(CACHE_LINE_BYTES, sizeof(struct balances) * REQUEST_EVENTS_MAX);
-    if (inner->events && inner->records && inner->results && inner->balances)
+    request->balances_all = calloc(REQUEST_EVENTS_MAX, sizeof(*request->balances_all));
+    if (inner->events && inner->records && inner->results && request->balances_all)
         return 0;
     shell_request_close(request);
     return -ENOMEM;
@@ -86,7 +86,7 @@ void shell_request_close(struct shell_request *request) {
     free((void *)request->request.events);
     free(request->request.records);
     free(request->request.results);
-    free(request->request.balances);
+    free(request->balances_all);
     *request = (struct shell_request){0};
 }
 
@@ -173,7 +173,8 @@ static int list_count(struct line *line, enum member member, uint32_t *count) {
 }
 
 static int events_read(struct line *line, const struct shell_record_kind *kind,
-                       struct engine_request *inner) {
+                       struct shell_request *request) {
+    struct engine_request *inner = &request->request;
     const struct shell_json_token *list = line->members[MEMBER_EVENTS];
     const struct shell_json_token *balances = line->members[MEMBER_BALANCES];
     uint8_t *record = (uint8_t *)inner->events;
@@ -196,8 +197,10 @@ static int events_read(struct line *line, const struct shell_record_kind *kind,
         snprintf(line->error, SHELL_ERROR_BYTES, "balances: must be true or false");
         return -EINVAL;
     }
-    if (balances && balances->kind == SHELL_JSON_TRUE)
-        inner->options |= REQUEST_BALANCES;
+    if (balances && balances->kind == SHELL_JSON_TRUE) {
+        inner->options = REQUEST_BALANCES;
+        inner->balances = request->balances_all;
+    }
     return 0;
 }
 
@@ -257,11 +260,12 @@ int shell_request_read(struct shell_request *request, const struct shell_json *j
     inner->operation = (uint8_t)form->operation;
     inner->event_format = EVENT_FORMAT_FULL;
     inner->options = 0;
+    inner->balances = NULL;
     switch (form->operation) {
     case OPERATION_CREATE_ACCOUNTS:
-        return events_read(&line, &shell_account, inner);
+        return events_read(&line, &shell_account, request);
     case OPERATION_CREATE_TRANSFERS:
-        return events_read(&line, &shell_transfer, inner);
+        return events_read(&line, &shell_transfer, request);
     case SHELL_ADVANCE:
         error = member_integer(&line, MEMBER_NS, SHELL_CLOCK_MAX_NS, &value);
         request->advance_ns = (uint64_t)value;

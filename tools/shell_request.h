@@ -22,7 +22,9 @@ enum shell_operation {
 
 struct shell_request {
     struct engine_request request; /**< its arrays are allocated once and reused */
-    unsigned operation;            /**< enum operation or enum shell_operation */
+    struct balances
+        *balances_all;  /**< REQUEST_EVENTS_MAX; in `request` only where they are wanted */
+    unsigned operation; /**< enum operation or enum shell_operation */
     bool has_now;
     uint64_t now_ns;
     uint64_t advance_ns;      /**< SHELL_ADVANCE */
