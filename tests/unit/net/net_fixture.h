@@ -347,9 +347,9 @@ static inline bool client_connect(struct fixture *fixture, struct client *client
 static inline size_t request_body(uint8_t *body, struct net_request_header header,
                                   const void *options, const void *events, size_t events_bytes) {
     memcpy(body, &header, sizeof(header));
-    if (header.options_bytes > 0)
+    if (options != NULL)
         memcpy(body + sizeof(header), options, header.options_bytes);
-    if (events_bytes > 0)
+    if (events != NULL)
         memcpy(body + sizeof(header) + header.options_bytes, events, events_bytes);
     return sizeof(header) + header.options_bytes + events_bytes;
 }

@@ -1,0 +1,686 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/net/net_fixture.h"
+
+/** Requests and replies of an open session, with a fake engine. */
+
+static struct fixture fixture;
+static struct client client;
+static struct answer answer;
+static struct net_reply_header header;
+
+static const struct net_counters *counters(void) {
+    return net_counters(fixture.net);
+}
+
+static bool begin(void) {
+    fixture_open(&fixture);
+    client = client_make(1, 4);
+    return client_connect(&fixture, &client);
+}
+
+static bool begin_with(void (*change)(struct net_config *config)) {
+    fixture_prepare(&fixture);
+    struct net_config config = fixture_config(&fixture);
+    change(&config);
+    fixture_open_with(&fixture, &config);
+    client = client_make(1, 4);
+    return client_connect(&fixture, &client);
+}
+
+static bool reply(void) {
+    return client_reply(&fixture, &client, &answer, &header);
+}
+
+/** Send a request made of anything. */
+static void request(uint64_t number, uint8_t operation, uint8_t format, uint16_t event_count,
+                    const void *events, size_t events_bytes, const void *options,
+                    uint16_t options_bytes) {
+    uint8_t body[FRAME_BYTES * 2];
+    struct net_request_header request_header = {.request = number,
+                                                .acknowledged = client.acknowledged,
+                                                .operation = operation,
+                                                .event_format = format,
+                                                .event_count = event_count,
+                                                .options_bytes = options_bytes};
+    client_send(&fixture, &client, NET_REQUEST, body,
+                request_body(body, request_header, options, events, events_bytes));
+    fixture_pump(&fixture);
+}
+
+static void compact_transfers(void) {
+    CHECK(begin());
+    client_transfers(&fixture, &client, 1, 22);
+    CHECK_EQ(fixture.request_count, 1);
+    const struct engine_request *got = fixture.requests[0];
+    CHECK_EQ(got->operation, OPERATION_CREATE_TRANSFERS);
+    CHECK_EQ(got->event_format, EVENT_FORMAT_COMPACT);
+    CHECK_EQ(got->event_count, 22);
+    CHECK_EQ(got->options, 0);
+    CHECK_EQ((uintptr_t)got->events % 16, 0);
+    for (unsigned i = 0; i < 22; i++) {
+        CHECK_EQ(((const struct compact_transfer *)got->events)[i].id[0], 100 + i);
+        CHECK_EQ(((const struct compact_transfer *)got->events)[i].amount, i + 1);
+    }
+    fixture_complete(&fixture, 0, 9);
+    CHECK(reply());
+    CHECK_EQ(header.request, 1);
+    CHECK_EQ(header.code, REQUEST_CODE_ok);
+    CHECK_EQ(header.operation, OPERATION_CREATE_TRANSFERS);
+    CHECK_EQ(header.datagram_index, 0);
+    CHECK_EQ(header.datagram_count, 1);
+    CHECK_EQ(header.entry_first, 0);
+    CHECK_EQ(header.entry_count, 22);
+    CHECK_EQ(header.options_bytes, NET_REPLY_OPTIONS_BYTES);
+    CHECK_EQ(answer.body_bytes, 24 + 32 + 22 * 16);
+    /* token: term 3, group 9, age 0; then padding */
+    const uint8_t *options = answer.body + sizeof(header);
+    const uint8_t token[32] = {NET_OPTION_TOKEN, 24, 3, [10] = 9};
+    CHECK(memcmp(options, token, sizeof(token)) == 0);
+    for (unsigned i = 0; i < 22; i++) {
+        struct result result;
+        memcpy(&result, options + 32 + i * sizeof(result), sizeof(result));
+        CHECK_EQ(result.timestamp, 1000 + i);
+        CHECK_EQ(result.status, TRANSFER_STATUS_created);
+    }
+    CHECK_EQ(counters()->requests, 1);
+    CHECK_EQ(counters()->events, 22);
+    CHECK_EQ(counters()->replies, 1);
+    fixture_close(&fixture);
+}
+
+/** Full events reach the engine aligned, whatever stands in front of them. */
+static void full_events_and_options(void) {
+    CHECK(begin());
+    struct transfer events[10];
+    memset(events, 0, sizeof(events));
+    events[9].timeout = 77;
+    const uint8_t options[48] = {
+        NET_OPTION_BALANCES,
+        0, /* */
+        NET_OPTION_MINIMUM_TOKEN,
+        16,
+        2,
+        [12] = 0xff, /* of an earlier term: any group */
+        [20] = NET_OPTION_MAXIMUM_AGE,
+        8,
+        [30] = 200,
+        3,
+        1,
+        2,
+        3, /* unknown one */
+        [35] = NET_OPTION_RECEIPT,
+        0,
+        NET_OPTION_STALE_OK,
+        0,
+        [39] = 16,
+        0, /* a reply's option means nothing here */
+    };
+    request(1, OPERATION_CREATE_TRANSFERS, EVENT_FORMAT_FULL, 10, events, sizeof(events), options,
+            sizeof(options));
+    CHECK_EQ(fixture.request_count, 1);
+    const struct engine_request *got = fixture.requests[0];
+    CHECK_EQ(got->options, REQUEST_BALANCES | REQUEST_STALE_OK);
+    CHECK_EQ((uintptr_t)got->events % 16, 0);
+    CHECK_EQ((uintptr_t)got->balances % 16, 0);
+    CHECK(memcmp(got->events, events, sizeof(events)) == 0);
+    fixture_complete(&fixture, 0, 9);
+    CHECK(reply());
+    CHECK_EQ(header.entry_count, 10);
+    CHECK_EQ(answer.body_bytes, 24 + 32 + 10 * 80);
+    struct balances balances;
+    memcpy(&balances, answer.body + 56 + 9 * 80 + 16, sizeof(balances));
+    CHECK_EQ(balances.debits_posted, 9);
+    CHECK_EQ(balances.credits_posted, 7);
+    fixture_close(&fixture);
+}
+
+/** With balances 22 compact events need two datagrams; entries go on where the first one ended. */
+static void balances_over_two_datagrams(void) {
+    CHECK(begin());
+    struct compact_transfer events[21] = {0};
+    const uint8_t options[8] = {NET_OPTION_BALANCES, 0};
+    request(1, OPERATION_CREATE_TRANSFERS, EVENT_FORMAT_COMPACT, 21, events, sizeof(events),
+            options, sizeof(options));
+    CHECK_EQ(fixture.request_count, 1);
+    fixture_complete(&fixture, 0, 1);
+    CHECK(reply());
+    CHECK_EQ(header.datagram_count, 2);
+    CHECK_EQ(header.entry_count, 17);
+    CHECK(reply());
+    CHECK_EQ(header.datagram_index, 1);
+    CHECK_EQ(header.entry_first, 17);
+    CHECK_EQ(header.entry_count, 4);
+    CHECK(!client_receive(&fixture, &client, &answer));
+    CHECK_EQ(fixture.net->table.charge_used, 1);
+    CHECK(client_acknowledge(&fixture, &client, 1));
+    CHECK_EQ(fixture.net->table.charge_used, 0);
+    fixture_close(&fixture);
+}
+
+/** A lookup's reply over many datagrams: every id answered once, found ones with their record, none split. */
+static void lookups(void) {
+    CHECK(begin());
+    static uint128_t ids[90];
+    for (unsigned i = 0; i < 90; i++)
+        ids[i] = uint128_make(7, 1000 + i);
+    for (uint64_t number = 1, count = 1; count <= 72; count += number == 1 ? 8 : 9, number++) {
+        request(number, number & 1 ? OPERATION_LOOKUP_ACCOUNTS : OPERATION_LOOKUP_TRANSFERS,
+                EVENT_FORMAT_FULL, (uint16_t)count, ids, count * 16, NULL, 0);
+        CHECK_EQ(fixture.request_count, 1);
+        CHECK_EQ((uintptr_t)fixture.requests[0]->records % 16, 0);
+        fixture_complete(&fixture, 0, 1);
+        unsigned next = 0, datagrams = 0;
+        do {
+            CHECK(reply());
+            CHECK(answer.packet.payload_bytes <= 1472);
+            CHECK_EQ(header.request, number);
+            CHECK_EQ(header.datagram_index, datagrams++);
+            CHECK_EQ(header.entry_first, next);
+            const uint8_t *at = answer.body + 56;
+            for (unsigned i = 0; i < header.entry_count; i++, next++) {
+                struct result result;
+                memcpy(&result, at, sizeof(result));
+                at += sizeof(result);
+                CHECK_EQ(result.status, next % 3 == 2 ? LOOKUP_STATUS_absent : LOOKUP_STATUS_found);
+                if (result.status != LOOKUP_STATUS_found)
+                    continue;
+                struct account account;
+                memcpy(&account, at, sizeof(account));
+                at += sizeof(account);
+                CHECK(account.id == ids[next]);
+                CHECK_EQ(account.ledger, next);
+            }
+            CHECK_EQ(at - answer.body, answer.body_bytes);
+        } while (datagrams < header.datagram_count);
+        CHECK_EQ(next, count);
+        CHECK(datagrams <= NET_REPLY_DATAGRAMS_MAX);
+        CHECK(client_acknowledge(&fixture, &client, number));
+    }
+    request(client.acknowledged + 1, OPERATION_LOOKUP_ACCOUNTS, EVENT_FORMAT_FULL, 73, ids, 73 * 16,
+            NULL, 0);
+    CHECK_EQ(fixture.request_count, 0);
+    CHECK(reply());
+    CHECK_EQ(header.code, REQUEST_CODE_malformed);
+    fixture_close(&fixture);
+}
+
+/** Refused with a code, before any effect; the number is used up and the refusal stored like any reply. */
+static void refused_requests(void) {
+    static const uint8_t bytes[1500];
+    static const uint8_t cut[8] = {NET_OPTION_DEADLINE, 8}, wrong[8] = {NET_OPTION_BALANCES, 1},
+                         lonely[8] = {0, 0, 0, 0, 0, 0, 0, NET_OPTION_RECEIPT},
+                         future[24] = {NET_OPTION_MINIMUM_TOKEN, 16, 4},
+                         ahead[24] = {NET_OPTION_MINIMUM_TOKEN, 16, 3, [10] = 1};
+    static const struct {
+        const char *what;
+        uint8_t operation, format;
+        uint16_t count;
+        size_t bytes;
+        const uint8_t *options;
+        uint16_t options_bytes;
+        enum request_code want;
+    } cases[] = {
+        {"operation 0", 0, 0, 1, 128, NULL, 0, REQUEST_CODE_unsupported_operation},
+        {"operation 5", 5, 0, 1, 128, NULL, 0, REQUEST_CODE_unsupported_operation},
+        {"operation 255", 255, 0, 1, 128, NULL, 0, REQUEST_CODE_unsupported_operation},
+        {"format 2", 2, 2, 1, 128, NULL, 0, REQUEST_CODE_malformed},
+        {"compact accounts", 1, 1, 1, 64, NULL, 0, REQUEST_CODE_malformed},
+        {"compact lookup", 3, 1, 1, 16, NULL, 0, REQUEST_CODE_malformed},
+        {"no event", 2, 1, 0, 0, NULL, 0, REQUEST_CODE_malformed},
+        {"a byte too few", 2, 1, 2, 127, NULL, 0, REQUEST_CODE_malformed},
+        {"a byte too many", 2, 1, 2, 129, NULL, 0, REQUEST_CODE_malformed},
+        {"count too small", 2, 0, 1, 256, NULL, 0, REQUEST_CODE_malformed},
+        {"count wraps", 2, 1, 0xffff, 64, NULL, 0, REQUEST_CODE_malformed},
+        {"datagram over the limit", 2, 1, 22, 22 * 64, bytes, 8, REQUEST_CODE_malformed},
+        {"lookup's reply too long", 3, 0, 80, 80 * 16, NULL, 0, REQUEST_CODE_malformed},
+        {"options not a multiple of 8", 2, 1, 1, 64, bytes, 4, REQUEST_CODE_malformed},
+        {"option runs out", 2, 1, 1, 64, cut, 8, REQUEST_CODE_malformed},
+        {"option of the wrong length", 2, 1, 1, 64, wrong, 8, REQUEST_CODE_malformed},
+        {"option without a length", 2, 1, 1, 64, lonely, 8, REQUEST_CODE_malformed},
+        {"token of a later term", 3, 0, 1, 16, future, 24, REQUEST_CODE_replica_behind},
+        {"token of a later group", 3, 0, 1, 16, ahead, 24, REQUEST_CODE_replica_behind},
+    };
+    CHECK(begin());
+    const unsigned count = sizeof(cases) / sizeof(cases[0]);
+    for (unsigned round = 0; round < 2; round++)
+        for (unsigned i = 0; i < count; i++) {
+            request(i + 1, cases[i].operation, cases[i].format, cases[i].count, bytes,
+                    cases[i].bytes, cases[i].options, cases[i].options_bytes);
+            CHECK(reply());
+            if (header.code != cases[i].want)
+                printf("%s: code %u, should be %u\n", cases[i].what, header.code, cases[i].want);
+            CHECK_EQ(header.code, cases[i].want);
+            CHECK_EQ(header.request, i + 1);
+            CHECK_EQ(header.entry_count, 0);
+            CHECK_EQ(header.datagram_count, 1);
+            CHECK_EQ(answer.body_bytes, 56);
+        }
+    CHECK_EQ(fixture.request_count, 0);
+    CHECK_EQ(counters()->requests, 0);
+    CHECK_EQ(counters()->malformed, count - 2);
+    CHECK_EQ(counters()->behind, 2);
+    CHECK_EQ(counters()->duplicates, count);
+    /* options that claim more than there is */
+    uint8_t body[24] = {(uint8_t)(count + 1), [16] = 2, 1, 1, 0, 8};
+    client_send(&fixture, &client, NET_REQUEST, body, sizeof(body));
+    fixture_pump(&fixture);
+    CHECK(reply());
+    CHECK_EQ(header.code, REQUEST_CODE_malformed);
+    /* too short to have a number: nobody to answer to */
+    for (size_t cut_at = 0; cut_at < 24; cut_at++)
+        client_send(&fixture, &client, NET_REQUEST, body, cut_at);
+    fixture_pump(&fixture);
+    CHECK_EQ(counters()->drop_malformed, 24);
+    CHECK(!client_receive(&fixture, &client, &answer));
+    CHECK_EQ(fixture.net->table.replies.free_count, 1024 - count - 1);
+    CHECK(client_acknowledge(&fixture, &client, count + 1));
+    CHECK_EQ(fixture.net->table.replies.free_count, 1024);
+    fixture_close(&fixture);
+}
+
+/** Once our group reaches it, the token is met. */
+static void minimum_token(void) {
+    CHECK(begin());
+    uint128_t id = 5;
+    const uint8_t options[24] = {NET_OPTION_MINIMUM_TOKEN, 16, 3, [10] = 8};
+    client_transfers(&fixture, &client, 1, 1);
+    fixture_complete(&fixture, 0, 7);
+    CHECK(reply());
+    request(2, OPERATION_LOOKUP_ACCOUNTS, 0, 1, &id, 16, options, 24);
+    CHECK(reply());
+    CHECK_EQ(header.code, REQUEST_CODE_replica_behind);
+    client_transfers(&fixture, &client, 3, 1);
+    fixture_complete(&fixture, 0, 8);
+    CHECK(reply());
+    request(4, OPERATION_LOOKUP_ACCOUNTS, 0, 1, &id, 16, options, 24);
+    CHECK_EQ(fixture.request_count, 1);
+    fixture_complete_all(&fixture);
+    fixture_close(&fixture);
+}
+
+static void replayed_datagrams(void) {
+    CHECK(begin());
+    uint8_t datagram[FRAME_BYTES], body[24 + 64] = {1, [16] = 2, 1, 1};
+    size_t bytes = client_datagram(&client, NET_REQUEST, body, sizeof(body), datagram);
+    client_send_raw(&fixture, &client, datagram, bytes);
+    fixture_pump(&fixture);
+    CHECK_EQ(fixture.request_count, 1);
+    struct snapshot before = snapshot_take(&fixture);
+    for (unsigned i = 0; i < 5; i++)
+        client_send_raw(&fixture, &client, datagram, bytes);
+    fixture_pump(&fixture);
+    CHECK_EQ(counters()->drop_replay, 5);
+    CHECK(snapshot_same(&before, &fixture));
+    fixture_complete_all(&fixture);
+    CHECK(reply());
+    before = snapshot_take(&fixture);
+    client_send_raw(&fixture, &client, datagram, bytes);
+    fixture_pump(&fixture);
+    CHECK(snapshot_same(&before, &fixture));
+    CHECK(!client_receive(&fixture, &client, &answer));
+
+    /* a forged counter far ahead does not move the window: the tag comes first */
+    client.counter = 1000000;
+    bytes = client_datagram(&client, NET_REQUEST, body, sizeof(body), datagram);
+    datagram[30] ^= 1;
+    before = snapshot_take(&fixture);
+    client_send_raw(&fixture, &client, datagram, bytes);
+    fixture_pump(&fixture);
+    CHECK_EQ(counters()->drop_tag, 1);
+    CHECK(snapshot_same(&before, &fixture));
+    /* a true one does, and what is 1024 behind it is too old */
+    client.counter = 5000;
+    client_send(&fixture, &client, NET_ACK, (uint8_t[16]){0}, 16);
+    client.counter = 5001 - NET_REPLAY_WINDOW - 1;
+    client_send(&fixture, &client, NET_ACK, (uint8_t[16]){0}, 16);
+    client_send(&fixture, &client, NET_ACK, (uint8_t[16]){0}, 16);
+    fixture_pump(&fixture);
+    CHECK_EQ(counters()->drop_replay, 7);
+    CHECK_EQ(counters()->acks, 2);
+    fixture_close(&fixture);
+}
+
+static void request_number_window(void) {
+    CHECK(begin());
+    CHECK_EQ(client.credit, 64);
+    client_transfers(&fixture, &client, 0, 1);
+    client_transfers(&fixture, &client, 65, 1);
+    client_transfers(&fixture, &client, UINT64_MAX, 1);
+    CHECK_EQ(counters()->drop_window, 3);
+    CHECK_EQ(fixture.request_count, 0);
+    /* in any order; all of the credit at once */
+    for (unsigned i = 64; i >= 1; i--)
+        client_transfers(&fixture, &client, i, 1);
+    CHECK_EQ(fixture.request_count, 64);
+    CHECK_EQ(counters()->requests, 64);
+    while (fixture.request_count > 0)
+        fixture_complete(&fixture, fixture.request_count / 2, 1);
+    for (unsigned i = 0; i < 64; i++)
+        CHECK(reply());
+    CHECK_EQ(client.credit, 64); /* nothing acknowledged, nothing new */
+    client_transfers(&fixture, &client, 65, 1);
+    CHECK_EQ(counters()->drop_window, 4);
+    CHECK(client_acknowledge(&fixture, &client, 10));
+    CHECK_EQ(client.credit, 74);
+    client_transfers(&fixture, &client, 74, 1);
+    CHECK_EQ(fixture.request_count, 1);
+    client_transfers(&fixture, &client, 75, 1);
+    client_transfers(&fixture, &client, 10, 1);
+    client_transfers(&fixture, &client, 1, 1);
+    CHECK_EQ(counters()->drop_window, 7);
+    fixture_complete_all(&fixture);
+    fixture_close(&fixture);
+}
+
+/** The edge moves by the client's word only, and only over what has been replied. */
+static void acknowledgements(void) {
+    CHECK(begin());
+    for (unsigned i = 1; i <= 5; i++)
+        client_transfers(&fixture, &client, i, 1);
+    fixture_complete(&fixture, 0, 1);
+    fixture_complete(&fixture, 0, 1);
+    fixture_complete(&fixture, 1, 1); /* 1, 2 and 4 */
+    for (unsigned i = 0; i < 3; i++)
+        CHECK(reply());
+    static const uint64_t lies[] = {3, 4, 6, 64, 65, 66, 1000000, UINT64_MAX};
+    for (unsigned i = 0; i < 8; i++) {
+        struct net_ack ack = {.acknowledged = lies[i]};
+        client_send(&fixture, &client, NET_ACK, &ack, sizeof(ack));
+        client.acknowledged = lies[i];
+        client_transfers(&fixture, &client, 6, 1);
+    }
+    client_send(&fixture, &client, NET_ACK, lies, 15);
+    client_send(&fixture, &client, NET_ACK, lies, 17);
+    fixture_pump(&fixture);
+    client.acknowledged = 0;
+    CHECK_EQ(counters()->drop_malformed, 18);
+    CHECK_EQ(fixture.request_count, 2);
+    CHECK(!client_receive(&fixture, &client, &answer));
+    CHECK_EQ(fixture.net->table.replies.free_count, 1024 - 3);
+    CHECK(client_acknowledge(&fixture, &client, 2));
+    CHECK_EQ(fixture.net->table.replies.free_count, 1024 - 1);
+    /* an older one changes nothing */
+    struct net_ack ack = {.acknowledged = 1};
+    client_send(&fixture, &client, NET_ACK, &ack, sizeof(ack));
+    fixture_pump(&fixture);
+    CHECK(client_receive(&fixture, &client, &answer));
+    memcpy(&ack, answer.body, sizeof(ack));
+    CHECK_EQ(ack.acknowledged, 2);
+    CHECK_EQ(ack.credit, 66);
+    /* requests carry them too */
+    fixture_complete_all(&fixture);
+    client.acknowledged = 5;
+    client_transfers(&fixture, &client, 6, 1);
+    CHECK_EQ(fixture.net->table.replies.free_count, 1024);
+    fixture_complete_all(&fixture);
+    fixture_close(&fixture);
+}
+
+static void duplicates(void) {
+    CHECK(begin());
+    client_transfers(&fixture, &client, 1, 3);
+    client_transfers(&fixture, &client, 1, 3);
+    client_transfers(&fixture, &client, 1, 2); /* the number says it, not what is in it */
+    CHECK_EQ(fixture.request_count, 1);
+    CHECK_EQ(counters()->duplicates, 2);
+    CHECK(!client_receive(&fixture, &client, &answer));
+    fixture_complete_all(&fixture);
+    CHECK(reply()); /* lost, say */
+    struct answer first = answer;
+    for (unsigned i = 0; i < 3; i++) {
+        client_transfers(&fixture, &client, 1, 3);
+        CHECK(reply());
+        CHECK(answer.header.counter > first.header.counter);
+        CHECK_EQ(answer.body_bytes, first.body_bytes);
+        CHECK(memcmp(answer.body, first.body, first.body_bytes) == 0);
+    }
+    CHECK_EQ(fixture.request_count, 0);
+    CHECK_EQ(counters()->requests, 1);
+    CHECK_EQ(counters()->duplicates, 5);
+    CHECK_EQ(counters()->replies, 1);
+    CHECK(client_acknowledge(&fixture, &client, 1));
+    client_transfers(&fixture, &client, 1, 3);
+    CHECK_EQ(counters()->drop_window, 1);
+    CHECK(!client_receive(&fixture, &client, &answer));
+    fixture_close(&fixture);
+}
+
+/** A reply sent again tells the credit of now. */
+static void resent_reply_has_new_credit(void) {
+    CHECK(begin());
+    client_transfers(&fixture, &client, 1, 1);
+    client_transfers(&fixture, &client, 2, 1);
+    fixture_complete_all(&fixture);
+    CHECK(reply());
+    CHECK(reply());
+    CHECK_EQ(header.request + (uint64_t)(int64_t)header.credit_ahead, 64);
+    CHECK(client_acknowledge(&fixture, &client, 1));
+    client_transfers(&fixture, &client, 2, 1);
+    CHECK(reply());
+    CHECK_EQ(header.request, 2);
+    CHECK_EQ(header.request + (uint64_t)(int64_t)header.credit_ahead, 65);
+    fixture_close(&fixture);
+}
+
+static bool retry_after(uint32_t *us) {
+    const uint8_t *options = answer.body + sizeof(header);
+    if (options[0] != NET_OPTION_TOKEN || options[26] != NET_OPTION_RETRY_AFTER || options[27] != 4)
+        return false;
+    memcpy(us, options + 28, 4);
+    return true;
+}
+
+static void overloaded(void) {
+    CHECK(begin());
+    uint32_t us = 0;
+    client_transfers(&fixture, &client, 1, 1);
+    net_note_delay(fixture.net, 50 * NS_PER_MS);
+    client_transfers(&fixture, &client, 2, 1);
+    CHECK_EQ(fixture.request_count, 2);
+    net_note_delay(fixture.net, 80 * NS_PER_MS);
+    client_transfers(&fixture, &client, 3, 1);
+    CHECK_EQ(fixture.request_count, 2);
+    CHECK(reply());
+    CHECK_EQ(header.request, 3);
+    CHECK_EQ(header.code, REQUEST_CODE_overloaded);
+    CHECK(retry_after(&us));
+    CHECK_EQ(us, 80000);
+    CHECK_EQ(counters()->overloaded, 1);
+    net_note_delay(fixture.net, 0);
+    /* its number is used up: the same answer, also when there is no load any more */
+    client_transfers(&fixture, &client, 3, 1);
+    CHECK(reply());
+    CHECK_EQ(header.code, REQUEST_CODE_overloaded);
+    CHECK_EQ(counters()->overloaded, 1);
+    client_transfers(&fixture, &client, 4, 1);
+    CHECK_EQ(fixture.request_count, 3);
+    fixture_complete_all(&fixture);
+    fixture_close(&fixture);
+}
+
+static void few_reply_buffers(struct net_config *config) {
+    config->request_max = 128;
+    config->reply_buffers = 128 + 16;
+}
+
+/** Lookups with long replies are refused before there is no buffer for them; short requests go on. */
+static void reply_buffers_run_short(void) {
+    CHECK(begin_with(few_reply_buffers));
+    static uint128_t ids[72];
+    unsigned accepted = 0;
+    CHECK_EQ(client.credit, 16 + 64 / 8);
+    for (unsigned i = 1; i <= 10; i++) {
+        request(i, OPERATION_LOOKUP_ACCOUNTS, 0, 72, ids, sizeof(ids), NULL, 0);
+        accepted = fixture.request_count;
+    }
+    CHECK_EQ(accepted, 2); /* 2 x 7 datagrams beyond the first, of 16 */
+    CHECK_EQ(counters()->overloaded, 8);
+    client_transfers(&fixture, &client, 11, 1);
+    CHECK_EQ(fixture.request_count, 3);
+    for (unsigned i = 0; i < 8; i++) {
+        CHECK(reply());
+        CHECK_EQ(header.code, REQUEST_CODE_overloaded);
+    }
+    fixture_complete_all(&fixture);
+    for (unsigned i = 0; i < 12; i++) /* every third id is absent: 6 datagrams each */
+        CHECK(reply());
+    CHECK_EQ(fixture.net->table.charge_used, 2 * 5);
+    CHECK(reply());
+    CHECK(!client_receive(&fixture, &client, &answer));
+    /* the charge holds back the credit until they are acknowledged */
+    CHECK(client_acknowledge(&fixture, &client, 1));
+    CHECK_EQ(client.credit, 24);
+    CHECK(client_acknowledge(&fixture, &client, 11));
+    CHECK_EQ(client.credit, 11 + 24);
+    CHECK_EQ(fixture.net->table.charge_used, 0);
+    CHECK_EQ(fixture.net->table.replies.free_count, 144);
+    fixture_close(&fixture);
+}
+
+/** The port takes nothing: replies wait, then are dropped and counted, and are sent again when asked for. */
+static void port_stands_still(void) {
+    CHECK(begin());
+    unsigned depth = fixture.port.tx.depth;
+    fixture.port.tx.depth = 1;
+    fixture.port.tx.first = 0;
+    for (unsigned round = 0; round < NET_TX_QUEUE / 64 + 1; round++) {
+        for (unsigned i = 1; i <= 64; i++)
+            client_transfers(&fixture, &client, i, 1);
+        fixture_complete_all(&fixture);
+    }
+    CHECK_EQ(counters()->tx_dropped, 64 - 1);
+    CHECK_EQ(fixture.net->tx_count, NET_TX_QUEUE);
+    unsigned got = 0;
+    while (reply()) {
+        got++;
+        net_flush(fixture.net, fixture.now_ns);
+    }
+    CHECK_EQ(got, NET_TX_QUEUE + 1);
+    fixture.port.tx.first = 0;
+    fixture.port.tx.depth = depth;
+    client_transfers(&fixture, &client, 64, 1);
+    CHECK(reply());
+    CHECK_EQ(header.request, 64);
+    fixture_close(&fixture);
+}
+
+/** No packet buffer left: the reply is stored all the same. */
+static void packets_run_out(void) {
+    CHECK(begin());
+    client_transfers(&fixture, &client, 1, 1);
+    static struct rte_mbuf *taken[4095];
+    unsigned count = 0;
+    while ((taken[count] = rte_pktmbuf_alloc(fixture_pool)) != NULL)
+        count++;
+    fixture_complete_all(&fixture);
+    CHECK_EQ(counters()->tx_dropped, 1);
+    while (count > 0)
+        rte_pktmbuf_free(taken[--count]);
+    client_transfers(&fixture, &client, 1, 1);
+    CHECK(reply());
+    CHECK_EQ(header.entry_count, 1);
+    CHECK_EQ(counters()->requests, 1);
+    fixture_close(&fixture);
+}
+
+/** Many clients, lossy both ways, random order: every request is executed exactly once and answered, and all memory comes back. */
+static void lossy_network(void) {
+    uint64_t seed = test_seed(4);
+    enum { CLIENTS = 4, NUMBERS = 300 };
+    static uint8_t executed[CLIENTS][NUMBERS + 1], replied[CLIENTS][NUMBERS + 1];
+    memset(executed, 0, sizeof(executed));
+    memset(replied, 0, sizeof(replied));
+    struct client clients[CLIENTS];
+    fixture_open(&fixture);
+    for (unsigned c = 0; c < CLIENTS; c++) {
+        clients[c] = client_make(c, c & 1 ? 6 : 4);
+        CHECK(client_connect(&fixture, &clients[c]));
+    }
+    unsigned done = 0;
+    for (unsigned round = 0; round < 200000 && done < CLIENTS * NUMBERS; round++) {
+        struct client *self = &clients[test_random(&seed) % CLIENTS];
+        unsigned c = (unsigned)(self - clients);
+        uint64_t edge = self->acknowledged;
+        while (edge < NUMBERS && replied[c][edge + 1])
+            edge++;
+        self->acknowledged = edge;
+        uint64_t number = edge + 1 + test_random(&seed) % 40;
+        unsigned before = fixture.request_count;
+        if (number <= NUMBERS && number <= self->credit && !replied[c][number] &&
+            test_random(&seed) % 3)
+            client_transfers(&fixture, self, number, (uint16_t)(1 + number % 21));
+        else if (test_random(&seed) % 2) {
+            struct net_ack ack = {.acknowledged = edge};
+            client_send(&fixture, self, NET_ACK, &ack, sizeof(ack));
+            fixture_pump(&fixture);
+        }
+        if (fixture.request_count > before) {
+            const struct net_context *context = fixture.requests[before]->owner;
+            CHECK_EQ(context->number, number);
+            executed[c][number]++;
+        }
+        while (fixture.request_count > 0 && test_random(&seed) % 3 == 0)
+            fixture_complete(&fixture, (unsigned)(test_random(&seed) % fixture.request_count), 1);
+        uint8_t frame[FRAME_BYTES];
+        size_t bytes;
+        while ((bytes = port_memory_take(&fixture.port, frame, sizeof(frame))) > 0) {
+            if (test_random(&seed) % 3 == 0)
+                continue; /* lost */
+            for (unsigned to = 0; to < CLIENTS; to++) {
+                struct packet packet;
+                struct net_header datagram;
+                if (packet_decode(&clients[to].self, frame, bytes, 0, &packet) != PACKET_UDP)
+                    continue;
+                memcpy(&datagram, packet.payload, sizeof(datagram));
+                if (datagram.type == NET_ACK) {
+                    struct net_ack ack;
+                    memcpy(&ack, packet.payload + sizeof(datagram), sizeof(ack));
+                    if (ack.credit > clients[to].credit)
+                        clients[to].credit = ack.credit;
+                    continue;
+                }
+                memcpy(&header, packet.payload + sizeof(datagram), sizeof(header));
+                CHECK_EQ(header.entry_count, 1 + header.request % 21);
+                uint64_t credit = header.request + (uint64_t)(int64_t)header.credit_ahead;
+                if (credit > clients[to].credit)
+                    clients[to].credit = credit;
+                done += !replied[to][header.request];
+                replied[to][header.request] = 1;
+            }
+        }
+    }
+    CHECK_EQ(done, CLIENTS * NUMBERS);
+    for (unsigned c = 0; c < CLIENTS; c++)
+        for (unsigned n = 1; n <= NUMBERS; n++)
+            CHECK_EQ(executed[c][n], 1);
+    fixture_complete_all(&fixture);
+    for (unsigned c = 0; c < CLIENTS; c++)
+        client_send(&fixture, &clients[c], NET_GOODBYE, NULL, 0);
+    fixture_pump(&fixture);
+    CHECK_EQ(fixture.net->table.open_count, 0);
+    CHECK_EQ(fixture.net->table.replies.free_count, 1024);
+    CHECK_EQ(fixture.net->table.rest_used, 0);
+    CHECK_EQ(fixture.net->table.charge_used, 0);
+    fixture_close(&fixture);
+}
+
+int main(void) {
+    fixture_start();
+    TEST_RUN(compact_transfers);
+    TEST_RUN(full_events_and_options);
+    TEST_RUN(balances_over_two_datagrams);
+    TEST_RUN(lookups);
+    TEST_RUN(refused_requests);
+    TEST_RUN(minimum_token);
+    TEST_RUN(replayed_datagrams);
+    TEST_RUN(request_number_window);
+    TEST_RUN(acknowledgements);
+    TEST_RUN(duplicates);
+    TEST_RUN(resent_reply_has_new_credit);
+    TEST_RUN(overloaded);
+    TEST_RUN(reply_buffers_run_short);
+    TEST_RUN(port_stands_still);
+    TEST_RUN(packets_run_out);
+    TEST_RUN(lossy_network);
+    return TEST_DONE();
+}
