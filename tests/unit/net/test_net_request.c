@@ -568,7 +568,7 @@ static void port_stands_still(void) {
 static void packets_run_out(void) {
     CHECK(begin());
     client_transfers(&fixture, &client, 1, 1);
-    static struct rte_mbuf *taken[4095];
+    static struct rte_mbuf *taken[4096];
     unsigned count = 0;
     while ((taken[count] = rte_pktmbuf_alloc(fixture_pool)) != NULL)
         count++;
