@@ -129,34 +129,47 @@ static void apply(struct book *book, const struct tally_transfer *transfer) {
     }
 }
 
+/** A chain that is sent again after it took effect answers `exists` for its first member and `linked_event_failed` for the
+ *  others, whose timestamps stay unknown. */
+static bool chain_exists(const struct book *book, uint32_t index, uint32_t count) {
+    if (book->results[index].status != TALLY_TRANSFER_STATUS_exists)
+        return false;
+    for (uint32_t i = index + 1; i < index + count; i++) {
+        if (book->results[i].status != TALLY_TRANSFER_STATUS_linked_event_failed)
+            return false;
+    }
+    return true;
+}
+
+static bool as_expected(const struct book *book, uint32_t index, bool again) {
+    uint32_t status = book->results[index].status;
+    switch ((enum book_expectation)book->expectations[index]) {
+    case EXPECT_CREATED:
+        return status == TALLY_TRANSFER_STATUS_created;
+    case EXPECT_OVERDRAFT:
+        return status == TALLY_TRANSFER_STATUS_exceeds_credits ||
+               (again && status == TALLY_TRANSFER_STATUS_id_already_failed);
+    case EXPECT_CHAIN_FAILED:
+        return status == TALLY_TRANSFER_STATUS_linked_event_failed;
+    }
+    return false;
+}
+
 bool book_acknowledge(struct book *book, uint32_t index, uint32_t count, bool again) {
+    bool exists =
+        again && book->expectations[index] == EXPECT_CREATED && chain_exists(book, index, count);
     bool good = true;
     for (uint32_t i = index; i < index + count; i++) {
-        uint32_t status = book->results[i].status;
-        switch ((enum book_expectation)book->expectations[i]) {
-        case EXPECT_CREATED:
-            if (status == TALLY_TRANSFER_STATUS_created ||
-                (again && status == TALLY_TRANSFER_STATUS_exists)) {
-                apply(book, &book->transfers[i]);
-                book->created++;
-                continue;
-            }
-            break;
-        case EXPECT_OVERDRAFT:
-            if (status == TALLY_TRANSFER_STATUS_exceeds_credits ||
-                (again && status == TALLY_TRANSFER_STATUS_id_already_failed)) {
-                book->refused++;
-                continue;
-            }
-            break;
-        case EXPECT_CHAIN_FAILED:
-            if (status == TALLY_TRANSFER_STATUS_linked_event_failed) {
-                book->refused++;
-                continue;
-            }
-            break;
+        if (!exists && !as_expected(book, i, again)) {
+            good = false;
+        } else if (book->expectations[i] == EXPECT_CREATED) {
+            if (exists && i > index)
+                book->results[i].timestamp = 0;
+            apply(book, &book->transfers[i]);
+            book->created++;
+        } else {
+            book->refused++;
         }
-        good = false;
     }
     return good;
 }
@@ -177,7 +190,8 @@ bool book_account_equal(const struct book *book, uint32_t index,
 bool book_transfer_equal(const struct book *book, uint32_t index,
                          const struct tally_transfer *transfer) {
     struct tally_transfer want = book->transfers[index];
-    want.timestamp = book->results[index].timestamp;
+    want.timestamp =
+        book->results[index].timestamp ? book->results[index].timestamp : transfer->timestamp;
     if (want.pending_id !=
         0) { /* a post or void shows what it took over from its pending transfer */
         const struct tally_transfer *money = pending_of(book, &want);
@@ -187,5 +201,5 @@ bool book_transfer_equal(const struct book *book, uint32_t index,
         want.ledger = money->ledger;
         want.code = money->code;
     }
-    return memcmp(&want, transfer, sizeof(want)) == 0;
+    return transfer->timestamp != 0 && memcmp(&want, transfer, sizeof(want)) == 0;
 }

@@ -16,7 +16,8 @@
 #define DEPOSIT_SPREAD 40000
 #define OVERDRAFT 1000000
 #define OVERDRAFT_WALLETS_PART 20 /* one wallet in so many tries to spend what it has not */
-#define SAMPLE_PART 20            /* one transfer in so many is sent again for the proof */
+#define WRONG_SHOWN 5
+#define SAMPLE_PART 20 /* one transfer in so many is sent again for the proof */
 
 enum code { CODE_DEPOSIT = 1, CODE_BET = 2, CODE_FEE = 3, CODE_PAYOUT = 4, CODE_OVERDRAFT = 5 };
 
@@ -144,6 +145,19 @@ static bool account_done(void *context, const struct run_unit *unit, bool again)
     return good;
 }
 
+/** Say what was answered where that was wrong: the first few times. @return good */
+static bool show_wrong(struct day *day, const struct run_unit *unit, bool good) {
+    if (good || day->shown++ >= WRONG_SHOWN)
+        return good;
+    for (uint32_t i = 0; i < unit->count; i++) {
+        const struct tally_transfer *event = &day->book.transfers[unit->tag + i];
+        printf("  transfer %016" PRIx64 "%016" PRIx64 ", flags 0x%x: %s\n",
+               (uint64_t)(event->id >> 64), (uint64_t)event->id, event->flags,
+               tally_transfer_status_name(unit->results[i].status));
+    }
+    return good;
+}
+
 static bool transfer_next(void *context, struct run_unit *unit) {
     struct day *day = context;
     if (day->next == day->end)
@@ -158,11 +172,8 @@ static bool transfer_next(void *context, struct run_unit *unit) {
 
 static bool transfer_done(void *context, const struct run_unit *unit, bool again) {
     struct day *day = context;
-    bool good = book_acknowledge(&day->book, (uint32_t)unit->tag, unit->count, again);
-    if (!good && day->failures++ < 5)
-        fprintf(stderr, "tally-matchday: transfer %" PRIu64 ": %s\n", unit->tag,
-                tally_transfer_status_name(unit->results[0].status));
-    return good;
+    return show_wrong(day, unit,
+                      book_acknowledge(&day->book, (uint32_t)unit->tag, unit->count, again));
 }
 
 static bool read_next(void *context, struct run_unit *unit) {
@@ -239,21 +250,16 @@ static bool resend_done(void *context, const struct run_unit *unit, bool again) 
     struct day *day = context;
     bool good = true;
     for (uint32_t i = 0; i < unit->count; i++) {
-        uint32_t index = (uint32_t)unit->tag + i, status = unit->results[i].status;
-        switch ((enum book_expectation)day->book.expectations[index]) {
-        case EXPECT_CREATED:
-            good = good && unit->results[i].timestamp == day->book.results[index].timestamp &&
-                   (status == TALLY_TRANSFER_STATUS_exists);
-            break;
-        case EXPECT_OVERDRAFT:
-            good = good && status == TALLY_TRANSFER_STATUS_id_already_failed;
-            break;
-        case EXPECT_CHAIN_FAILED:
-            good = good && status == TALLY_TRANSFER_STATUS_linked_event_failed;
-            break;
-        }
+        uint32_t index = (uint32_t)unit->tag + i, want = TALLY_TRANSFER_STATUS_linked_event_failed;
+        if (day->book.expectations[index] == EXPECT_OVERDRAFT)
+            want = TALLY_TRANSFER_STATUS_id_already_failed;
+        else if (day->book.expectations[index] == EXPECT_CREATED && i == 0)
+            want = TALLY_TRANSFER_STATUS_exists;
+        good = good && unit->results[i].status == want &&
+               (want != TALLY_TRANSFER_STATUS_exists ||
+                unit->results[i].timestamp == day->transfers[index].timestamp);
     }
-    return good;
+    return show_wrong(day, unit, good);
 }
 
 /* --- the report
@@ -336,7 +342,7 @@ static bool timestamps_unique(const struct day *day) {
     bool unique = times != NULL;
     for (uint32_t i = 0; unique && i < day->book.transfer_count; i++) {
         if (day->book.expectations[i] == EXPECT_CREATED)
-            times[count++] = day->book.results[i].timestamp;
+            times[count++] = day->transfers[i].timestamp;
     }
     if (unique)
         qsort(times, count, sizeof(*times), timestamp_compare);

@@ -25,7 +25,7 @@ struct day {
     struct tally_result *results;
     uint32_t bets_first, bets_end; /* in the book: pending transfers, and at kick-off their fees */
     uint32_t sampled, absent;
-    unsigned failures;
+    unsigned shown; /**< wrong answers that were printed */
 };
 
 /** client, run, run_id, random, wallets and rate are set.

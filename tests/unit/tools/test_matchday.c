@@ -112,10 +112,34 @@ static void answers_that_are_not_expected_are_noticed(void) {
     book_close(&book);
 }
 
+/** In a new session the ledger knows the chain already: `exists`, and `linked_event_failed` for the rest. */
+static void a_chain_that_was_sent_again_counts_once(void) {
+    struct book book = make_book();
+    uint32_t wallet = book_wallet(0);
+    put(&book, 1, BOOK_BANK, wallet, 1000, TALLY_TRANSFER_LINKED);
+    put(&book, 2, BOOK_BANK, wallet, 500, 0);
+    book.results[0] = (struct tally_result){.timestamp = 9, .status = TALLY_TRANSFER_STATUS_exists};
+    book.results[1] =
+        (struct tally_result){.timestamp = 70, .status = TALLY_TRANSFER_STATUS_linked_event_failed};
+    CHECK(!book_acknowledge(&book, 0, 2, false));
+    CHECK_EQ(book.balances[wallet].credits_posted, 0);
+    CHECK(book_acknowledge(&book, 0, 2, true));
+    CHECK_EQ(book.balances[wallet].credits_posted, 1500);
+    struct tally_transfer looked_up = book.transfers[1];
+    CHECK(!book_transfer_equal(&book, 1, &looked_up)); /* no timestamp */
+    looked_up.timestamp = 10;
+    CHECK(book_transfer_equal(&book, 1, &looked_up));
+    looked_up = book.transfers[0];
+    looked_up.timestamp = 10;
+    CHECK(!book_transfer_equal(&book, 0, &looked_up));
+    book_close(&book);
+}
+
 int main(void) {
     TEST_RUN(quantiles_are_within_three_percent);
     TEST_RUN(quantiles_are_ordered);
     TEST_RUN(the_book_follows_hold_post_and_void);
+    TEST_RUN(a_chain_that_was_sent_again_counts_once);
     TEST_RUN(answers_that_are_not_expected_are_noticed);
     return TEST_DONE();
 }
