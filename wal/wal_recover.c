@@ -93,6 +93,8 @@ static int take_group(struct disk *disk, const struct wal_group_view *view,
     position->horizon_ms = chained->horizon_ms;
     if (view->header->local.durable_seq > position->durable_seq)
         position->durable_seq = view->header->local.durable_seq;
+    position->file_number = view->file;
+    position->file_offset = view->file_offset + view->bytes;
     position->groups++;
     position->bytes += view->bytes;
     for (uint32_t i = 0; i < chained->segment_count; i++)
@@ -118,12 +120,8 @@ int wal_recover(struct disk *disk, const struct wal_identity *identity, wal_repl
     }
     while (rc == 0 && (rc = wal_reader_next(reader, &view, error, error_bytes)) == 1)
         rc = take_group(disk, &view, position, replay, group_end, context, error, error_bytes);
-    if (rc == 0) {
-        position->file_number = wal_reader_end(reader)->file;
-        position->file_offset = wal_reader_end(reader)->file_offset;
-        if (wal_reader_end(reader)->verdict == WAL_VERDICT_TORN)
-            rc = cut_tail(disk, reader, &position->torn_bytes, error, error_bytes);
-    }
+    if (rc == 0 && wal_reader_end(reader)->verdict == WAL_VERDICT_TORN)
+        rc = cut_tail(disk, reader, &position->torn_bytes, error, error_bytes);
     wal_reader_close(reader);
     if (rc != 0)
         wal_position_release(position);
