@@ -43,10 +43,7 @@ class Shell:
     def close(self):
         """End of input; the shell's exit status."""
         self.process.stdin.close()
-        status = self.process.wait(timeout=60)
-        self.process.stdout.close()
-        self.process.stderr.close()
-        return status
+        return self.process.wait(timeout=60)
 
     def kill(self):
         """SIGKILL, as after a power cut (but the disk's cache stays)."""
