@@ -19,7 +19,8 @@ static uint32_t decide_exists(const struct account *event, const struct account 
 
 static uint32_t decide(const struct account_view *view) {
     const struct account *event = view->event;
-    const uint16_t floors = ACCOUNT_DEBITS_MUST_NOT_EXCEED_CREDITS | ACCOUNT_CREDITS_MUST_NOT_EXCEED_DEBITS;
+    const uint16_t floors =
+        ACCOUNT_DEBITS_MUST_NOT_EXCEED_CREDITS | ACCOUNT_CREDITS_MUST_NOT_EXCEED_DEBITS;
     FAIL_IF(event->reserved != 0, reserved_field);
     FAIL_IF(event->flags & ~ACCOUNT_FLAGS_KNOWN, reserved_flag);
     FAIL_IF(event->id == 0, id_must_not_be_zero);
@@ -34,7 +35,8 @@ static uint32_t decide(const struct account_view *view) {
     FAIL_IF(event->credits_posted != 0, credits_posted_must_be_zero);
     FAIL_IF(event->ledger == 0, ledger_must_not_be_zero);
     FAIL_IF(event->code == 0, code_must_not_be_zero);
-    FAIL_IF((event->flags & ACCOUNT_IMPORTED) && (event->timestamp <= view->import_cursor || view->import_collides),
+    FAIL_IF((event->flags & ACCOUNT_IMPORTED) &&
+                (event->timestamp <= view->import_cursor || view->import_collides),
             imported_event_timestamp_must_not_regress);
     return ACCOUNT_STATUS_created;
 }

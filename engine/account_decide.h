@@ -9,7 +9,7 @@
 
 struct account_view {
     const struct account *event;
-    uint64_t decided;              /**< ns, the timestamp given to this decision */
+    uint64_t decided;               /**< ns, the timestamp given to this decision */
     const struct account *existing; /**< the account with this id, or NULL */
     bool memory_full;
     uint64_t import_cursor; /**< newest timestamp of any account */

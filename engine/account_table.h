@@ -26,7 +26,8 @@ static inline struct account *account_at(const struct account_table *table, uint
 }
 
 /** @param hash hash_id() of the id. @return the account's slot, or INDEX_NONE */
-static inline uint32_t account_find(const struct account_table *table, uint128_t id, uint64_t hash) {
+static inline uint32_t account_find(const struct account_table *table, uint128_t id,
+                                    uint64_t hash) {
     struct index_cursor cursor;
     uint32_t slot = index_first(&table->index, &cursor, account_tag(hash));
     while (slot != INDEX_NONE && account_at(table, slot)->id != id)
@@ -40,15 +41,18 @@ static inline uint32_t account_guess(const struct account_table *table, uint64_t
     return index_first(&table->index, &cursor, account_tag(hash));
 }
 
-static inline int account_reserve(struct account_table *table, struct memory *memory, uint32_t more) {
-    if (likely(index_has_room(&table->index, more) && table->slab.capacity - table->slab.count >= more))
+static inline int account_reserve(struct account_table *table, struct memory *memory,
+                                  uint32_t more) {
+    if (likely(index_has_room(&table->index, more) &&
+               table->slab.capacity - table->slab.count >= more))
         return 0;
     int error = index_reserve(&table->index, memory, more);
     return error ? error : slab_reserve(&table->slab, memory, more, sizeof(struct account));
 }
 
 /** Add an account whose id is not there; room must have been reserved. @return the record, zeroed but for its id */
-static inline struct account *account_insert(struct account_table *table, uint128_t id, uint64_t hash) {
+static inline struct account *account_insert(struct account_table *table, uint128_t id,
+                                             uint64_t hash) {
     uint32_t slot = table->slab.count;
     struct account *account = slab_take(&table->slab, sizeof(struct account));
     *account = (struct account){.id = id};
@@ -64,8 +68,8 @@ static inline void account_export(const struct account *account, struct account 
 }
 
 static inline void account_balances(const struct account *account, struct balances *out) {
-    *out = (struct balances){account->debits_pending, account->debits_posted, account->credits_pending,
-                             account->credits_posted};
+    *out = (struct balances){account->debits_pending, account->debits_posted,
+                             account->credits_pending, account->credits_posted};
 }
 
 #endif

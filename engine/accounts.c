@@ -12,7 +12,8 @@ bool account_timestamp_taken(const struct engine_lcore *lcore, uint64_t timestam
     uint64_t hash = timestamp_hash(timestamp);
     struct index_cursor cursor;
     uint32_t tag = (uint32_t)(hash >> 32);
-    for (uint32_t slot = index_first(&lcore->account_timestamps, &cursor, tag); cursor.line && slot != INDEX_NONE;
+    for (uint32_t slot = index_first(&lcore->account_timestamps, &cursor, tag);
+         cursor.line && slot != INDEX_NONE;
          slot = index_next(&lcore->account_timestamps, &cursor, tag)) {
         if (slot == (uint32_t)hash)
             return true;
@@ -35,8 +36,8 @@ static int room_reserve(struct engine_lcore *lcore, struct partition *partition,
     return error;
 }
 
-void account_gather(struct engine_lcore *lcore, const struct account *event, uint64_t hash, uint32_t count,
-                    struct account_view *view) {
+void account_gather(struct engine_lcore *lcore, const struct account *event, uint64_t hash,
+                    uint32_t count, struct account_view *view) {
     struct partition *partition = partition_of_hash(lcore, hash);
     view->event = event;
     view->existing = lcore_account_find(lcore, event->id, hash);
@@ -50,8 +51,8 @@ void account_gather(struct engine_lcore *lcore, const struct account *event, uin
 }
 
 /** What an account's creation changes beside its record. */
-static void account_created(struct engine_lcore *lcore, struct partition *partition, const struct account *record,
-                            uint64_t hash) {
+static void account_created(struct engine_lcore *lcore, struct partition *partition,
+                            const struct account *record, uint64_t hash) {
     struct account_delta delta = {.closed = !!(record->flags & ACCOUNT_CLOSED)};
     partition->digest += partition_account_hash(record, lcore->digest_seed);
     partition_digest_delta(partition, hash, &delta);
@@ -62,7 +63,8 @@ static void account_created(struct engine_lcore *lcore, struct partition *partit
         lcore->import_cursor_accounts = record->timestamp;
 }
 
-struct account *account_apply_create(struct engine_lcore *lcore, const struct account *record, uint64_t hash, uint32_t group) {
+struct account *account_apply_create(struct engine_lcore *lcore, const struct account *record,
+                                     uint64_t hash, uint32_t group) {
     struct partition *partition = partition_of_hash(lcore, hash);
     if (room_reserve(lcore, partition, 1) != 0)
         return NULL;
@@ -73,8 +75,8 @@ struct account *account_apply_create(struct engine_lcore *lcore, const struct ac
     return account;
 }
 
-int account_fill_stub(struct engine_lcore *lcore, struct account *stub, const struct account *record, uint64_t hash,
-                      uint32_t group) {
+int account_fill_stub(struct engine_lcore *lcore, struct account *stub,
+                      const struct account *record, uint64_t hash, uint32_t group) {
     struct partition *partition = partition_of_hash(lcore, hash);
     if (room_reserve(lcore, partition, 1) != 0)
         return -ENOMEM;
@@ -90,7 +92,8 @@ int account_fill_stub(struct engine_lcore *lcore, struct account *stub, const st
     return 0;
 }
 
-void account_install(struct engine_lcore *lcore, const struct account *record, uint64_t hash, uint64_t decided) {
+void account_install(struct engine_lcore *lcore, const struct account *record, uint64_t hash,
+                     uint64_t decided) {
     wal_place_t place;
     struct wal_record_account *log = segment_append(lcore, sizeof(*log), &place);
     *log = (struct wal_record_account){
@@ -105,11 +108,13 @@ void account_install(struct engine_lcore *lcore, const struct account *record, u
         .flags = record->flags,
         .imported_timestamp = record->flags & ACCOUNT_IMPORTED ? record->timestamp : 0,
     };
-    struct account *account = account_apply_create(lcore, record, hash, (uint32_t)lcore->open_group);
+    struct account *account =
+        account_apply_create(lcore, record, hash, (uint32_t)lcore->open_group);
     assert(account);
 }
 
-void account_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, struct prepared *prepared) {
+void account_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                     struct prepared *prepared) {
     const struct account *asked = (const struct account *)request->events + event;
     struct account_view view = {.decided = timestamp_take(lcore)};
     struct account_outcome outcome = {.timestamp = view.decided};
@@ -124,7 +129,8 @@ void account_execute(struct engine_lcore *lcore, struct engine_request *request,
             request_wait_for(request, group_pending(lcore, view.existing->reserved));
         }
     }
-    request->results[event] = (struct result){.timestamp = outcome.timestamp, .status = outcome.status};
+    request->results[event] =
+        (struct result){.timestamp = outcome.timestamp, .status = outcome.status};
     if (request->balances) {
         const struct account *account = lcore_account_find(lcore, asked->id, prepared->hash[0]);
         request->balances[event] = (struct balances){0};

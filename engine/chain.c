@@ -20,14 +20,16 @@ struct copy {
         struct account account;
         struct pending pending;
     };
-    void *original;    /**< account: the record itself */
-    uint64_t hash;     /**< of the id */
-    uint64_t digest;   /**< id: of the requested fields */
-    uint32_t outcome;  /**< id: which member used it */
+    void *original;   /**< account: the record itself */
+    uint64_t hash;    /**< of the id */
+    uint64_t digest;  /**< id: of the requested fields */
+    uint32_t outcome; /**< id: which member used it */
     uint32_t kind;
 };
 
-#define COPIES_MAX (REQUEST_EVENTS_MAX * 5) /**< two accounts, an id, a pending made and a pending resolved, each */
+#define COPIES_MAX                                                                                 \
+    (REQUEST_EVENTS_MAX *                                                                          \
+     5) /**< two accounts, an id, a pending made and a pending resolved, each */
 #define MAP_SLOTS (1u << 17)
 _Static_assert(COPIES_MAX * 2 < MAP_SLOTS, "the map is never more than half full");
 
@@ -42,7 +44,8 @@ struct member {
 
 struct chain {
     uint32_t copy_count;
-    uint32_t map_slots;             /**< of this chain: a power of two, so that clearing costs what the chain is worth */
+    uint32_t
+        map_slots; /**< of this chain: a power of two, so that clearing costs what the chain is worth */
     uint64_t import_cursor_accounts; /**< as the members so far left them */
     uint64_t import_cursor_transfers;
     struct copy *copies;
@@ -130,7 +133,7 @@ static struct copy *copy_pending(struct engine_lcore *lcore, uint128_t id, uint6
     if (copy)
         return copy;
     struct partition *partition = partition_of_transfer(lcore, id);
-    uint32_t slot = pending_find(&partition->pendings, id, hash);
+    uint32_t slot = pending_find(&partition->pendings, id, hash, lcore->horizon_ms);
     if (slot == INDEX_NONE)
         return NULL;
     copy = copy_make(lcore->chain, COPY_PENDING, id, hash);
@@ -141,8 +144,8 @@ static struct copy *copy_pending(struct engine_lcore *lcore, uint128_t id, uint6
 /* --- transfers ------------------------------------------------------------------------------------------------------- */
 
 /** What earlier members did to the id of this one. */
-static void gather_own_ids(struct engine_lcore *lcore, const struct transfer *event, struct transfer_effect *effect,
-                           struct transfer_view *view) {
+static void gather_own_ids(struct engine_lcore *lcore, const struct transfer *event,
+                           struct transfer_effect *effect, struct transfer_view *view) {
     struct copy *own = copy_find(lcore->chain, COPY_ID, event->id, effect->id_hash);
     if (own) {
         view->id = own->digest == effect->request_digest ? ID_SAME : ID_DIFFERENT;
@@ -150,14 +153,16 @@ static void gather_own_ids(struct engine_lcore *lcore, const struct transfer *ev
     }
 }
 
-static void gather_pending_copy(struct engine_lcore *lcore, const struct transfer *event, struct transfer_view *view) {
+static void gather_pending_copy(struct engine_lcore *lcore, const struct transfer *event,
+                                struct transfer_view *view) {
     uint64_t hash = hash_id(event->pending_id, lcore->hash_seed);
     struct copy *copy = copy_pending(lcore, event->pending_id, hash);
     if (copy) {
         view->pending = &copy->pending;
         return;
     }
-    const struct id_record *record = id_find(&partition_of_transfer(lcore, event->pending_id)->ids, event->pending_id, hash);
+    const struct id_record *record =
+        id_find(&partition_of_transfer(lcore, event->pending_id)->ids, event->pending_id, hash);
     if (copy_find(lcore->chain, COPY_ID, event->pending_id, hash))
         view->pending_id = ID_DIFFERENT;
     else if (record)
@@ -165,13 +170,15 @@ static void gather_pending_copy(struct engine_lcore *lcore, const struct transfe
 }
 
 /** The chain's effect of a created member on its copies. */
-static void copies_apply(struct engine_lcore *lcore, uint32_t member, struct copy *debit, struct copy *credit) {
+static void copies_apply(struct engine_lcore *lcore, uint32_t member, struct copy *debit,
+                         struct copy *credit) {
     struct chain *chain = lcore->chain;
     struct transfer_effect *effect = &chain->members[member].effect;
     const struct transfer_outcome *outcome = effect->outcome;
     const struct transfer *record = &outcome->record;
     struct account_delta deltas[2];
-    transfer_deltas(record, outcome->pending_amount, outcome->pending_flags, &deltas[0], &deltas[1]);
+    transfer_deltas(record, outcome->pending_amount, outcome->pending_flags, &deltas[0],
+                    &deltas[1]);
     account_apply(&debit->account, &deltas[0]);
     account_apply(&credit->account, &deltas[1]);
     if (record->timestamp > chain->import_cursor_transfers)
@@ -186,25 +193,30 @@ static void copies_apply(struct engine_lcore *lcore, uint32_t member, struct cop
             pending->pending.expires_at = record->timestamp + record->timeout * NS_PER_SECOND;
     }
     if (record->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)) {
-        struct copy *pending = copy_pending(lcore, record->pending_id, hash_id(record->pending_id, lcore->hash_seed));
-        pending->pending.state = record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED;
+        struct copy *pending =
+            copy_pending(lcore, record->pending_id, hash_id(record->pending_id, lcore->hash_seed));
+        pending->pending.state =
+            record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED;
     }
 }
 
 /** A member's id was used by an earlier member with other fields: no log is needed to tell how they differ. */
-static uint32_t own_exists_status(struct engine_lcore *lcore, const struct transfer *event, uint64_t id_hash) {
+static uint32_t own_exists_status(struct engine_lcore *lcore, const struct transfer *event,
+                                  uint64_t id_hash) {
     struct copy *own = copy_find(lcore->chain, COPY_ID, event->id, id_hash);
     if (!own)
         return TRANSFER_STATUS_exists_unresolved;
     const struct transfer *recorded = &lcore->chain->members[own->outcome].transfer.record;
     const struct transfer *pending = NULL;
     if (recorded->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING))
-        pending = &copy_pending(lcore, recorded->pending_id, hash_id(recorded->pending_id, lcore->hash_seed))->pending.transfer;
+        pending = &copy_pending(lcore, recorded->pending_id,
+                                hash_id(recorded->pending_id, lcore->hash_seed))
+                       ->pending.transfer;
     return transfer_exists(event, recorded, pending);
 }
 
-static void transfer_member(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, uint32_t member,
-                            uint32_t count, uint64_t decided) {
+static void transfer_member(struct engine_lcore *lcore, struct engine_request *request,
+                            uint32_t event, uint32_t member, uint32_t count, uint64_t decided) {
     struct chain *chain = lcore->chain;
     struct transfer_outcome *outcome = &chain->members[member].transfer;
     struct transfer_effect *effect = &chain->members[member].effect;
@@ -246,14 +258,15 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
 
 /* --- accounts -------------------------------------------------------------------------------------------------------- */
 
-static void account_member(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, uint32_t member,
-                           uint32_t count, uint64_t decided) {
+static void account_member(struct engine_lcore *lcore, struct engine_request *request,
+                           uint32_t event, uint32_t member, uint32_t count, uint64_t decided) {
     struct chain *chain = lcore->chain;
     struct account_outcome *outcome = &chain->members[member].account;
     struct transfer_effect *effect = &chain->members[member].effect;
     const struct account *asked = (const struct account *)request->events + event;
     struct account_view view = {.decided = decided};
-    *effect = (struct transfer_effect){.decided = decided, .id_hash = hash_id(asked->id, lcore->hash_seed)};
+    *effect = (struct transfer_effect){.decided = decided,
+                                       .id_hash = hash_id(asked->id, lcore->hash_seed)};
     account_gather(lcore, asked, effect->id_hash, count, &view);
     struct copy *own = copy_find(chain, COPY_ACCOUNT, asked->id, effect->id_hash);
     if (own)
@@ -272,13 +285,18 @@ static void account_member(struct engine_lcore *lcore, struct engine_request *re
 
 /* --- the chain ------------------------------------------------------------------------------------------------------- */
 
-_Static_assert((uint32_t)TRANSFER_STATUS_created == (uint32_t)ACCOUNT_STATUS_created, "one number for success");
-_Static_assert((uint32_t)TRANSFER_STATUS_linked_event_failed == (uint32_t)ACCOUNT_STATUS_linked_event_failed, "one number");
-_Static_assert((uint32_t)TRANSFER_STATUS_linked_event_chain_open == (uint32_t)ACCOUNT_STATUS_linked_event_chain_open,
+_Static_assert((uint32_t)TRANSFER_STATUS_created == (uint32_t)ACCOUNT_STATUS_created,
+               "one number for success");
+_Static_assert((uint32_t)TRANSFER_STATUS_linked_event_failed ==
+                   (uint32_t)ACCOUNT_STATUS_linked_event_failed,
+               "one number");
+_Static_assert((uint32_t)TRANSFER_STATUS_linked_event_chain_open ==
+                   (uint32_t)ACCOUNT_STATUS_linked_event_chain_open,
                "one number");
 
 /** Decide every member. @return the first that failed, or `count` */
-static uint32_t chain_decide(struct engine_lcore *lcore, struct engine_request *request, uint32_t first, uint32_t count) {
+static uint32_t chain_decide(struct engine_lcore *lcore, struct engine_request *request,
+                             uint32_t first, uint32_t count) {
     bool transfers = request->operation == OPERATION_CREATE_TRANSFERS;
     uint32_t failed = count;
     for (uint32_t member = 0; member < count; member++) {
@@ -305,7 +323,8 @@ static uint32_t chain_decide(struct engine_lcore *lcore, struct engine_request *
 }
 
 /** The chain failed at `failed`: nothing took effect, but the id of that member may be burnt, and its status may need the log. */
-static void chain_fail(struct engine_lcore *lcore, struct engine_request *request, uint32_t first, uint32_t failed) {
+static void chain_fail(struct engine_lcore *lcore, struct engine_request *request, uint32_t first,
+                       uint32_t failed) {
     for (uint32_t member = 0; member < failed; member++)
         request->results[first + member].status = TRANSFER_STATUS_linked_event_failed;
     if (request->operation != OPERATION_CREATE_TRANSFERS)
@@ -315,7 +334,8 @@ static void chain_fail(struct engine_lcore *lcore, struct engine_request *reques
     uint64_t id_hash = hash_id(asked->id, lcore->hash_seed);
     struct result *result = &request->results[first + failed];
     if (result->status == TRANSFER_STATUS_exists_unresolved) {
-        const struct id_record *record = id_find(&partition_of_transfer(lcore, asked->id)->ids, asked->id, id_hash);
+        const struct id_record *record =
+            id_find(&partition_of_transfer(lcore, asked->id)->ids, asked->id, id_hash);
         request_fetch(lcore, request, first + failed, record->place);
     } else if (transfer_status_burns_id(result->status)) {
         transfer_burn(lcore, asked->id, id_hash, result->timestamp, result->status);
@@ -323,19 +343,22 @@ static void chain_fail(struct engine_lcore *lcore, struct engine_request *reques
     }
 }
 
-static void chain_install(struct engine_lcore *lcore, struct engine_request *request, uint32_t count) {
+static void chain_install(struct engine_lcore *lcore, struct engine_request *request,
+                          uint32_t count) {
     for (uint32_t member = 0; member < count; member++) {
         struct member *done = &lcore->chain->members[member];
         if (request->operation == OPERATION_CREATE_TRANSFERS)
             transfer_install(lcore, &done->effect);
         else
-            account_install(lcore, &done->account.record, done->effect.id_hash, done->effect.decided);
+            account_install(lcore, &done->account.record, done->effect.id_hash,
+                            done->effect.decided);
     }
     request_wait_for(request, lcore->open_group);
 }
 
 /** Balances of every member's home account, after the whole chain. */
-static void chain_balances(struct engine_lcore *lcore, struct engine_request *request, uint32_t first, uint32_t count) {
+static void chain_balances(struct engine_lcore *lcore, struct engine_request *request,
+                           uint32_t first, uint32_t count) {
     for (uint32_t event = first; event < first + count; event++) {
         struct transfer buffer;
         uint128_t id;
@@ -347,12 +370,14 @@ static void chain_balances(struct engine_lcore *lcore, struct engine_request *re
             if (id == 0 && asked->pending_id) {
                 uint64_t hash = hash_id(asked->pending_id, lcore->hash_seed);
                 struct partition *partition = partition_of_transfer(lcore, asked->pending_id);
-                uint32_t slot = pending_find(&partition->pendings, asked->pending_id, hash);
+                uint32_t slot =
+                    pending_find(&partition->pendings, asked->pending_id, hash, lcore->horizon_ms);
                 if (slot != INDEX_NONE)
                     id = pending_at(&partition->pendings, slot)->transfer.debit_account_id;
             }
         }
-        const struct account *account = lcore_account_find(lcore, id, hash_id(id, lcore->hash_seed));
+        const struct account *account =
+            lcore_account_find(lcore, id, hash_id(id, lcore->hash_seed));
         request->balances[event] = (struct balances){0};
         if (account) {
             account_balances(account, &request->balances[event]);
@@ -361,7 +386,8 @@ static void chain_balances(struct engine_lcore *lcore, struct engine_request *re
     }
 }
 
-void chain_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t first, uint32_t count) {
+void chain_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t first,
+                   uint32_t count) {
     chain_reset(lcore, lcore->chain, count);
     uint32_t failed = chain_decide(lcore, request, first, count);
     if (failed == count)

@@ -33,7 +33,8 @@ void request_hold(struct engine_lcore *lcore, struct engine_request *request) {
     queue_push(&lcore->held[request->wait_group % HOLDS], request);
 }
 
-void request_fetch(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, wal_place_t place) {
+void request_fetch(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                   wal_place_t place) {
     assert(lcore->fetch_free);
     uint32_t number = lcore->fetch_free - 1;
     struct fetch_slot *slot = &lcore->fetches[number];
@@ -46,7 +47,8 @@ void request_fetch(struct engine_lcore *lcore, struct engine_request *request, u
     (void)error;
 }
 
-unsigned engine_completed(struct engine_lcore *lcore, struct engine_request **requests, unsigned count_max) {
+unsigned engine_completed(struct engine_lcore *lcore, struct engine_request **requests,
+                          unsigned count_max) {
     /* Acquire pairs with the WAL's release of commit_seq: what is acknowledged from here on is durable. */
     seq_t commit_seq = atomic_load_explicit(&lcore->board->commit_seq, memory_order_acquire);
     while (lcore->commit_seq < commit_seq) {
@@ -70,6 +72,10 @@ unsigned engine_completed(struct engine_lcore *lcore, struct engine_request **re
 
 bool engine_idle(const struct engine_lcore *lcore) {
     return lcore->outstanding == 0;
+}
+
+bool engine_backlog(const struct engine_lcore *lcore) {
+    return lcore->queue.head != NULL;
 }
 
 uint32_t engine_outstanding(const struct engine_lcore *lcore) {
@@ -120,7 +126,8 @@ static int lcore_open(struct engine *engine, struct engine_lcore *lcore, unsigne
     lcore->fetch_free = 1;
     int error = chain_open(&lcore->chain);
     if (!error)
-        error = memory_open(&lcore->memory, config->memory_bytes / config->lcores, config->prefault);
+        error =
+            memory_open(&lcore->memory, config->memory_bytes / config->lcores, config->prefault);
     for (unsigned i = 0; i < WAL_BUFFERS && !error; i++) {
         lcore->buffers[i] = aligned_alloc(BUFFER_ALIGN, config->log_buffer_bytes + BUFFER_ALIGN);
         if (!lcore->buffers[i])
@@ -132,22 +139,30 @@ static int lcore_open(struct engine *engine, struct engine_lcore *lcore, unsigne
 }
 
 static int config_check(const struct engine_config *config, char *error, size_t error_bytes) {
-    const size_t chain_bytes = (size_t)REQUEST_EVENTS_MAX * TRANSFER_RECORD_BYTES_MAX + SEGMENT_RESERVE_BYTES;
-    if (config->partitions < 1 || config->partitions > PARTITIONS_MAX || config->lcores < 1 || config->lcores > LCORES_MAX ||
-        config->lcores > config->partitions) {
-        snprintf(error, error_bytes, "%u partitions on %u engine lcores: partitions go from 1 to %u, lcores from 1 to %u, and there "
-                 "must be no fewer partitions than lcores", config->partitions, config->lcores, PARTITIONS_MAX, LCORES_MAX);
+    const size_t chain_bytes =
+        (size_t)REQUEST_EVENTS_MAX * TRANSFER_RECORD_BYTES_MAX + SEGMENT_RESERVE_BYTES;
+    if (config->partitions < 1 || config->partitions > PARTITIONS_MAX || config->lcores < 1 ||
+        config->lcores > LCORES_MAX || config->lcores > config->partitions) {
+        snprintf(error, error_bytes,
+                 "%u partitions on %u engine lcores: partitions go from 1 to %u, lcores from 1 to "
+                 "%u, and there "
+                 "must be no fewer partitions than lcores",
+                 config->partitions, config->lcores, PARTITIONS_MAX, LCORES_MAX);
         return -EINVAL;
     }
-    if (config->log_buffer_bytes > WAL_SEGMENT_BYTES_MAX || config->log_buffer_bytes < chain_bytes) {
-        snprintf(error, error_bytes, "log buffers of %zu bytes: they must hold the longest chain (%zu) and at most %zu bytes",
+    if (config->log_buffer_bytes > WAL_SEGMENT_BYTES_MAX ||
+        config->log_buffer_bytes < chain_bytes) {
+        snprintf(error, error_bytes,
+                 "log buffers of %zu bytes: they must hold the longest chain (%zu) and at most %zu "
+                 "bytes",
                  config->log_buffer_bytes, chain_bytes, WAL_SEGMENT_BYTES_MAX);
         return -EINVAL;
     }
     return 0;
 }
 
-int engine_open(const struct engine_config *config, struct engine **engine, char *error, size_t error_bytes) {
+int engine_open(const struct engine_config *config, struct engine **engine, char *error,
+                size_t error_bytes) {
     int problem = config_check(config, error, error_bytes);
     if (problem)
         return problem;
@@ -156,8 +171,9 @@ int engine_open(const struct engine_config *config, struct engine **engine, char
         goto full;
     made->config = *config;
     made->partitions = calloc(config->partitions, sizeof(struct partition));
-    made->lcores = aligned_alloc(CACHE_LINE_BYTES, (sizeof(struct engine_lcore) + CACHE_LINE_BYTES - 1) / CACHE_LINE_BYTES *
-                                                       CACHE_LINE_BYTES * config->lcores);
+    made->lcores =
+        aligned_alloc(CACHE_LINE_BYTES, (sizeof(struct engine_lcore) + CACHE_LINE_BYTES - 1) /
+                                            CACHE_LINE_BYTES * CACHE_LINE_BYTES * config->lcores);
     if (!made->partitions || !made->lcores)
         goto full;
     memset(made->lcores, 0, sizeof(struct engine_lcore) * config->lcores);
@@ -172,7 +188,9 @@ int engine_open(const struct engine_config *config, struct engine **engine, char
     *engine = made;
     return 0;
 full:
-    snprintf(error, error_bytes, "not enough memory for the ledger: %zu MiB were asked for; give less with --memory-mb, or free some",
+    snprintf(error, error_bytes,
+             "not enough memory for the ledger: %zu MiB were asked for; give less with "
+             "--memory-mb, or free some",
              config->memory_bytes >> 20);
     engine_close(made);
     return -ENOMEM;
@@ -213,13 +231,15 @@ void engine_totals(const struct engine *engine, struct engine_totals *totals) {
     for (unsigned i = 0; i < engine->config.lcores; i++) {
         const struct memory *memory = &engine->lcores[i].memory;
         totals->memory_bytes += (size_t)memory->unit_count * MEMORY_UNIT_BYTES;
-        totals->memory_used_bytes += (size_t)(memory->unit_count - memory->units_free) * MEMORY_UNIT_BYTES;
+        totals->memory_used_bytes +=
+            (size_t)(memory->unit_count - memory->units_free) * MEMORY_UNIT_BYTES;
     }
 }
 
 const struct account *engine_account_find(const struct engine *engine, uint128_t id) {
     uint64_t hash = hash_id(id, engine->config.hash_seed);
-    return lcore_account_find(lcore_of(engine, hash_partition(hash, engine->config.partitions)), id, hash);
+    return lcore_account_find(lcore_of(engine, hash_partition(hash, engine->config.partitions)), id,
+                              hash);
 }
 
 uint128_t engine_partition_digest(const struct engine *engine, unsigned partition) {
@@ -227,7 +247,8 @@ uint128_t engine_partition_digest(const struct engine *engine, unsigned partitio
 }
 
 uint128_t engine_partition_digest_recompute(const struct engine *engine, unsigned partition) {
-    return partition_digest_recompute(&engine->partitions[partition], engine->config.hash_seed, engine->config.digest_seed);
+    return partition_digest_recompute(&engine->partitions[partition], engine->config.hash_seed,
+                                      engine->config.digest_seed);
 }
 
 int engine_put_balances(struct engine *engine, uint128_t id, const struct balances *balances) {

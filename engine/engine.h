@@ -15,17 +15,18 @@ struct engine;
 struct engine_lcore;
 
 struct engine_config {
-    unsigned partitions;         /**< 1..PARTITIONS_MAX */
-    unsigned lcores;             /**< engine lcores; partition p belongs to lcore p % lcores */
-    uint64_t hash_seed;          /**< of account_partition() */
-    uint64_t digest_seed;        /**< of state and request digests */
-    bool id_time;                /**< ids carry time (design section 2) */
-    size_t memory_bytes;         /**< for accounts, ids, pendings and their indexes, all lcores together */
+    unsigned partitions;  /**< 1..PARTITIONS_MAX */
+    unsigned lcores;      /**< engine lcores; partition p belongs to lcore p % lcores */
+    uint64_t hash_seed;   /**< of account_partition() */
+    uint64_t digest_seed; /**< of state and request digests */
+    bool id_time;         /**< ids carry time (design section 2) */
+    size_t memory_bytes;  /**< for accounts, ids, pendings and their indexes, all lcores together */
     size_t log_buffer_bytes;     /**< of one group and lcore, at most WAL_SEGMENT_BYTES_MAX */
     uint64_t digest_interval_ns; /**< how often digests and totals are logged; 0: never */
     uint64_t horizon_back_ms;    /**< how long ids are remembered, as the WAL was told */
-    uint64_t horizon_slack_ms;   /**< how much longer is tolerated before a decision waits for a new group */
-    bool prefault;               /**< touch all memory at start */
+    uint64_t
+        horizon_slack_ms; /**< how much longer is tolerated before a decision waits for a new group */
+    bool prefault;        /**< touch all memory at start */
     struct wal_board *board;
     struct wal_lane *lanes; /**< one an lcore */
 };
@@ -47,18 +48,22 @@ struct engine_request {
     void *owner;          /**< the caller's */
     /* out, arrays of event_count that the caller provides */
     struct result *results;
-    struct balances *balances; /**< with REQUEST_BALANCES: home (debit) account after the event; zero where not known */
-    void *records;             /**< lookups: struct account or struct transfer, filled where the result is `found` */
+    struct balances *
+        balances; /**< with REQUEST_BALANCES: home (debit) account after the event; zero where not known */
+    void *
+        records; /**< lookups: struct account or struct transfer, filled where the result is `found` */
     /* the engine's */
-    uint32_t code;        /**< enum request_code: ok, or unknown_outcome when the log could not be read (results are void) */
-    seq_t wait_group;     /**< released when this group is committed; tells the reply's seq */
-    uint32_t next_event;  /**< first one not executed yet */
-    uint32_t unresolved;  /**< results that wait for fields from the log */
+    uint32_t
+        code; /**< enum request_code: ok, or unknown_outcome when the log could not be read (results are void) */
+    seq_t wait_group;    /**< released when this group is committed; tells the reply's seq */
+    uint32_t next_event; /**< first one not executed yet */
+    uint32_t unresolved; /**< results that wait for fields from the log */
     struct engine_request *next;
 };
 
 /** @return 0, -ENOMEM (with `error` filled: how much was asked for), -EINVAL */
-int engine_open(const struct engine_config *config, struct engine **engine, char *error, size_t error_bytes);
+int engine_open(const struct engine_config *config, struct engine **engine, char *error,
+                size_t error_bytes);
 void engine_close(struct engine *engine);
 struct engine_lcore *engine_lcore(struct engine *engine, unsigned index);
 
@@ -89,10 +94,13 @@ unsigned engine_seal(struct engine_lcore *lcore);
 
 /** Take requests whose group is committed, oldest first.
  *  @return how many; `requests` holds them */
-unsigned engine_completed(struct engine_lcore *lcore, struct engine_request **requests, unsigned count_max);
+unsigned engine_completed(struct engine_lcore *lcore, struct engine_request **requests,
+                          unsigned count_max);
 
 /** Whether nothing is queued, held or waiting on this lcore. */
 bool engine_idle(const struct engine_lcore *lcore);
+/** Whether accepted requests are still waiting to be executed. */
+bool engine_backlog(const struct engine_lcore *lcore);
 /** Requests accepted and not yet completed. */
 uint32_t engine_outstanding(const struct engine_lcore *lcore);
 
@@ -100,10 +108,13 @@ uint32_t engine_outstanding(const struct engine_lcore *lcore);
 
 /** Apply one record of the log: wal_replay_fn with `context` = struct engine. Decides nothing, reads no clock.
  *  @return 0, -EBADMSG (contradicts the state: digest or total differ, unknown record), -ENOMEM */
-int engine_replay(void *engine, seq_t seq, unsigned lcore, uint32_t offset, const void *record, size_t length);
-int engine_replay_group_end(void *engine, seq_t seq, term_t term, uint64_t cell_time, uint64_t horizon_ms);
+int engine_replay(void *engine, seq_t seq, unsigned lcore, uint32_t offset, const void *record,
+                  size_t length);
+int engine_replay_group_end(void *engine, seq_t seq, term_t term, uint64_t cell_time,
+                            uint64_t horizon_ms);
 /** After the last group: set clocks and the first open group, and log START(term). @return 0 or -EBADMSG */
-int engine_replay_finish(struct engine *engine, seq_t last_seq, term_t term, uint64_t cell_time, uint64_t horizon_ms);
+int engine_replay_finish(struct engine *engine, seq_t last_seq, term_t term, uint64_t cell_time,
+                         uint64_t horizon_ms);
 
 /* --- looking in from outside; only while no lcore runs, or from the owner's own turn ------------------------------- */
 

@@ -12,7 +12,8 @@
  *  decide, install), chain.c, lookups.c, segment.c (log), replay.c. */
 
 #define PREPARE_EVENTS_MAX 64 /**< events whose records are prefetched together */
-#define TRANSFER_RECORD_BYTES_MAX 208 /**< longest record of one transfer: 80 and every optional field, 16-byte aligned */
+#define TRANSFER_RECORD_BYTES_MAX                                                                  \
+    208 /**< longest record of one transfer: 80 and every optional field, 16-byte aligned */
 #define SEGMENT_RESERVE_BYTES (64u << 10) /**< kept free for expiries, digests and totals */
 #define EXPIRIES_PER_TURN 64
 #define FORGETS_PER_TURN 64
@@ -49,8 +50,8 @@ struct fetch_slot {
 
 /** What the first passes over a burst found out about an event. */
 struct prepared {
-    uint64_t hash[2];          /**< of debit and credit account, or of the account asked for or created */
-    uint64_t id_hash;          /**< of the transfer's id */
+    uint64_t hash[2]; /**< of debit and credit account, or of the account asked for or created */
+    uint64_t id_hash; /**< of the transfer's id */
     struct account *account[2]; /**< NULL: not found yet */
 };
 
@@ -77,8 +78,8 @@ struct engine_lcore {
 
     /* the open segment */
     seq_t open_group;
-    seq_t commit_seq;    /**< as last read from the board */
-    uint8_t *segment;    /**< buffer of the open group */
+    seq_t commit_seq; /**< as last read from the board */
+    uint8_t *segment; /**< buffer of the open group */
     uint32_t segment_bytes;
     uint32_t segment_records;
     uint32_t buffer_bytes;
@@ -99,13 +100,14 @@ struct engine_lcore {
     /* state beside the partitions */
     struct memory memory;
     struct ledger_table ledgers;
-    uint64_t due_ns;                   /**< no expiry is due before */
-    uint32_t forget_next;              /**< partition whose turn it is to forget */
-    uint64_t forgotten_ms;             /**< every partition has forgotten what is below */
-    bool pendings_forgotten;           /**< nothing was left to release in this round */
-    uint64_t import_cursor_accounts;   /**< newest timestamp of an account */
-    uint64_t import_cursor_transfers;  /**< newest timestamp of a transfer */
-    struct index account_timestamps;   /**< every account's timestamp: a bijective hash of it is (tag, slot) */
+    uint64_t due_ns;                  /**< no expiry is due before */
+    uint32_t forget_next;             /**< partition whose turn it is to forget */
+    uint64_t forgotten_ms;            /**< every partition has forgotten what is below */
+    bool pendings_forgotten;          /**< nothing was left to release in this round */
+    uint64_t import_cursor_accounts;  /**< newest timestamp of an account */
+    uint64_t import_cursor_transfers; /**< newest timestamp of a transfer */
+    struct index
+        account_timestamps; /**< every account's timestamp: a bijective hash of it is (tag, slot) */
 };
 
 struct engine {
@@ -121,13 +123,15 @@ static inline struct partition *partition_of_hash(const struct engine_lcore *lco
     return &lcore->partitions[hash_partition(hash, lcore->partition_count)];
 }
 
-static inline struct partition *partition_of_transfer(const struct engine_lcore *lcore, uint128_t id) {
+static inline struct partition *partition_of_transfer(const struct engine_lcore *lcore,
+                                                      uint128_t id) {
     return &lcore->partitions[transfer_partition(id, lcore->partition_count)];
 }
 
 /** A new timestamp: above all before, at or above cell time, unique in the cell by its low bits. */
 static inline uint64_t timestamp_take(struct engine_lcore *lcore) {
-    uint64_t floor = lcore->last_timestamp + 1 > lcore->cell_time ? lcore->last_timestamp + 1 : lcore->cell_time;
+    uint64_t floor =
+        lcore->last_timestamp + 1 > lcore->cell_time ? lcore->last_timestamp + 1 : lcore->cell_time;
     uint64_t mask = ((uint64_t)1 << lcore->timestamp_bits) - 1;
     uint64_t timestamp = (floor & ~mask) | lcore->index;
     if (timestamp < floor)
@@ -141,7 +145,9 @@ static inline uint64_t timestamp_take(struct engine_lcore *lcore) {
 /** The group in which a record was changed last, from its low half; 0 when that is committed (or long ago). */
 static inline seq_t group_pending(const struct engine_lcore *lcore, uint32_t low) {
     uint32_t behind = low - (uint32_t)lcore->commit_seq;
-    return behind - 1 < (uint32_t)(lcore->open_group - lcore->commit_seq) ? lcore->commit_seq + behind : 0;
+    return behind - 1 < (uint32_t)(lcore->open_group - lcore->commit_seq)
+               ? lcore->commit_seq + behind
+               : 0;
 }
 
 /** A bound for the group of anything that this lcore ever logged. */
@@ -158,7 +164,8 @@ static inline void request_wait_for(struct engine_request *request, seq_t group)
 /** A request is executed to its end and nothing is unresolved: hold it until its group is committed. */
 void request_hold(struct engine_lcore *lcore, struct engine_request *request);
 /** Ask for a record of the log; the answer completes result `event`. A slot must be free. */
-void request_fetch(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, wal_place_t place);
+void request_fetch(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                   wal_place_t place);
 
 /* segment.c: the log buffer of the open group */
 /** Whether the open segment has room for `bytes` and its buffer may be written. */
@@ -186,51 +193,64 @@ struct transfer_effect {
 /** Log a created transfer, remember its id, and apply it. */
 void transfer_install(struct engine_lcore *lcore, const struct transfer_effect *effect);
 /** Log and remember that an id failed for good. */
-void transfer_burn(struct engine_lcore *lcore, uint128_t id, uint64_t id_hash, uint64_t decided, uint32_t status);
-/** Apply a created transfer to the state, logged already. Shared by install and replay. */
-void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *effect, wal_place_t place, uint32_t group);
-/** A live pending transfer timed out: apply to the state. */
-void transfer_expire(struct engine_lcore *lcore, struct partition *partition, uint32_t slot, uint32_t group);
-/** Execute one transfer that is in no chain. */
-void transfer_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, struct prepared *prepared);
-/** Gather what one event needs, but for the accounts and the overlay of a chain. */
-void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, uint64_t id_hash, uint64_t digest, uint32_t count,
-                     struct transfer_view *view);
-/** An unlogged outcome's group: what it depended on. */
-void transfer_wait(struct engine_lcore *lcore, struct engine_request *request, const struct transfer_view *view,
+void transfer_burn(struct engine_lcore *lcore, uint128_t id, uint64_t id_hash, uint64_t decided,
                    uint32_t status);
+/** Apply a created transfer to the state, logged already. Shared by install and replay. */
+void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *effect,
+                    wal_place_t place, uint32_t group);
+/** A live pending transfer timed out: apply to the state. */
+void transfer_expire(struct engine_lcore *lcore, struct partition *partition, uint32_t slot,
+                     uint32_t group);
+/** Execute one transfer that is in no chain. */
+void transfer_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                      struct prepared *prepared);
+/** Gather what one event needs, but for the accounts and the overlay of a chain. */
+void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, uint64_t id_hash,
+                     uint64_t digest, uint32_t count, struct transfer_view *view);
+/** An unlogged outcome's group: what it depended on. */
+void transfer_wait(struct engine_lcore *lcore, struct engine_request *request,
+                   const struct transfer_view *view, uint32_t status);
 struct account *lcore_account_find(struct engine_lcore *lcore, uint128_t id, uint64_t hash);
 /** One event as a full record: itself, or expanded into `buffer`. */
-const struct transfer *request_transfer(const struct engine_request *request, uint32_t event, struct transfer *buffer);
+const struct transfer *request_transfer(const struct engine_request *request, uint32_t event,
+                                        struct transfer *buffer);
 /** Expire what is due, in due order. @return how many */
 unsigned expire_due(struct engine_lcore *lcore);
 
 /* accounts.c */
-void account_install(struct engine_lcore *lcore, const struct account *record, uint64_t hash, uint64_t decided);
+void account_install(struct engine_lcore *lcore, const struct account *record, uint64_t hash,
+                     uint64_t decided);
 /** Create an account in the tables, logged already. Room must be there unless replaying. @return it, or NULL for lack of memory */
-struct account *account_apply_create(struct engine_lcore *lcore, const struct account *record, uint64_t hash, uint32_t group);
+struct account *account_apply_create(struct engine_lcore *lcore, const struct account *record,
+                                     uint64_t hash, uint32_t group);
 /** Replay: the record of an account that was only known by name. @return 0 or -ENOMEM */
-int account_fill_stub(struct engine_lcore *lcore, struct account *stub, const struct account *record, uint64_t hash, uint32_t group);
-void account_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, struct prepared *prepared);
-void account_gather(struct engine_lcore *lcore, const struct account *event, uint64_t hash, uint32_t count,
-                    struct account_view *view);
+int account_fill_stub(struct engine_lcore *lcore, struct account *stub,
+                      const struct account *record, uint64_t hash, uint32_t group);
+void account_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                     struct prepared *prepared);
+void account_gather(struct engine_lcore *lcore, const struct account *event, uint64_t hash,
+                    uint32_t count, struct account_view *view);
 bool account_timestamp_taken(const struct engine_lcore *lcore, uint64_t timestamp);
 
 /* chain.c */
 int chain_open(struct chain **chain);
 void chain_close(struct chain *chain);
 /** Execute a linked chain of `count` events, whole or not at all. */
-void chain_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t first, uint32_t count);
+void chain_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t first,
+                   uint32_t count);
 
 /* execute.c */
 /** What is wrong with an event before it is looked at on its own: its place in the request, imported or not, its timestamp.
  *  @return the status, or `created` */
-uint32_t request_check_event(const struct engine_request *request, uint32_t event, uint64_t decided);
+uint32_t request_check_event(const struct engine_request *request, uint32_t event,
+                             uint64_t decided);
 
 /* lookups.c */
-void lookup_account(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, struct prepared *prepared);
+void lookup_account(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                    struct prepared *prepared);
 void lookup_transfer(struct engine_lcore *lcore, struct engine_request *request, uint32_t event);
 /** Complete a result with the record that came back from the log. */
-void lookup_fetched(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, const struct wal_fetch *answer);
+void lookup_fetched(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                    const struct wal_fetch *answer);
 
 #endif

@@ -3,7 +3,9 @@
 
 /** One turn over what is queued: look up the whole burst, then execute it in order. */
 
-_Static_assert((uint32_t)TRANSFER_STATUS_timestamp_must_be_zero == (uint32_t)ACCOUNT_STATUS_timestamp_must_be_zero, "one number");
+_Static_assert((uint32_t)TRANSFER_STATUS_timestamp_must_be_zero ==
+                   (uint32_t)ACCOUNT_STATUS_timestamp_must_be_zero,
+               "one number");
 
 static uint16_t event_flags(const struct engine_request *request, uint32_t event) {
     if (request->operation == OPERATION_CREATE_ACCOUNTS)
@@ -21,7 +23,8 @@ static uint64_t event_timestamp(const struct engine_request *request, uint32_t e
     return ((const struct transfer *)request->events)[event].timestamp;
 }
 
-uint32_t request_check_event(const struct engine_request *request, uint32_t event, uint64_t decided) {
+uint32_t request_check_event(const struct engine_request *request, uint32_t event,
+                             uint64_t decided) {
     bool account = request->operation == OPERATION_CREATE_ACCOUNTS;
     unsigned imported_bit = account ? ACCOUNT_IMPORTED : TRANSFER_IMPORTED;
     uint16_t flags = event_flags(request, event);
@@ -37,7 +40,8 @@ uint32_t request_check_event(const struct engine_request *request, uint32_t even
     }
     uint64_t timestamp = event_timestamp(request, event);
     if (!imported)
-        return timestamp ? (uint32_t)TRANSFER_STATUS_timestamp_must_be_zero : (uint32_t)TRANSFER_STATUS_created;
+        return timestamp ? (uint32_t)TRANSFER_STATUS_timestamp_must_be_zero
+                         : (uint32_t)TRANSFER_STATUS_created;
     if (timestamp == 0 || timestamp > TIMESTAMP_MAX)
         return account ? (uint32_t)ACCOUNT_STATUS_imported_event_timestamp_out_of_range
                        : (uint32_t)TRANSFER_STATUS_imported_event_timestamp_out_of_range;
@@ -53,20 +57,22 @@ static uint128_t compact_id(const uint64_t half[2]) {
     return uint128_make(half[1], half[0]);
 }
 
-static void prepare_account(struct engine_lcore *lcore, struct prepared *prepared, unsigned which, uint128_t id) {
+static void prepare_account(struct engine_lcore *lcore, struct prepared *prepared, unsigned which,
+                            uint128_t id) {
     uint64_t hash = hash_id(id, lcore->hash_seed);
     prepared->hash[which] = hash;
     prepared->account[which] = NULL;
     index_prefetch(&partition_of_hash(lcore, hash)->accounts.index, account_tag(hash));
 }
 
-static void prepare_event(struct engine_lcore *lcore, const struct engine_request *request, uint32_t event,
-                          struct prepared *prepared) {
+static void prepare_event(struct engine_lcore *lcore, const struct engine_request *request,
+                          uint32_t event, struct prepared *prepared) {
     uint128_t id;
     switch (request->operation) {
     case OPERATION_CREATE_TRANSFERS:
         if (request->event_format == EVENT_FORMAT_COMPACT) {
-            const struct compact_transfer *compact = (const struct compact_transfer *)request->events + event;
+            const struct compact_transfer *compact =
+                (const struct compact_transfer *)request->events + event;
             id = compact_id(compact->id);
             prepare_account(lcore, prepared, 0, compact_id(compact->debit_account_id));
             prepare_account(lcore, prepared, 1, compact_id(compact->credit_account_id));
@@ -103,12 +109,15 @@ static void find_account(struct engine_lcore *lcore, struct prepared *prepared, 
 /** Prepare the next events of the queue. @return how many */
 static unsigned prepare_burst(struct engine_lcore *lcore) {
     unsigned count = 0;
-    for (struct engine_request *request = lcore->queue.head; request && count < PREPARE_EVENTS_MAX; request = request->next) {
-        for (uint32_t event = request->next_event; event < request->event_count && count < PREPARE_EVENTS_MAX; event++)
+    for (struct engine_request *request = lcore->queue.head; request && count < PREPARE_EVENTS_MAX;
+         request = request->next) {
+        for (uint32_t event = request->next_event;
+             event < request->event_count && count < PREPARE_EVENTS_MAX; event++)
             prepare_event(lcore, request, event, &lcore->prepared[count++]);
     }
     count = 0;
-    for (struct engine_request *request = lcore->queue.head; request && count < PREPARE_EVENTS_MAX; request = request->next) {
+    for (struct engine_request *request = lcore->queue.head; request && count < PREPARE_EVENTS_MAX;
+         request = request->next) {
         unsigned left = request->event_count - request->next_event;
         for (; left && count < PREPARE_EVENTS_MAX; left--, count++) {
             if (request->operation == OPERATION_LOOKUP_TRANSFERS)
@@ -150,9 +159,11 @@ static bool horizon_stale(struct engine_lcore *lcore) {
 
 /** Execute a request's events from next_event on, at most `prepared_count` of them (a chain counts whole).
  *  @param used how many were executed */
-static enum progress request_execute(struct engine_lcore *lcore, struct engine_request *request, struct prepared *prepared,
-                                     unsigned prepared_count, unsigned *used) {
-    bool creates = request->operation == OPERATION_CREATE_TRANSFERS || request->operation == OPERATION_CREATE_ACCOUNTS;
+static enum progress request_execute(struct engine_lcore *lcore, struct engine_request *request,
+                                     struct prepared *prepared, unsigned prepared_count,
+                                     unsigned *used) {
+    bool creates = request->operation == OPERATION_CREATE_TRANSFERS ||
+                   request->operation == OPERATION_CREATE_ACCOUNTS;
     while (request->next_event < request->event_count && *used < prepared_count) {
         uint32_t event = request->next_event;
         uint32_t count = 1;
@@ -213,7 +224,8 @@ static void forget(struct engine_lcore *lcore) {
         struct partition *partition = &lcore->partitions[lcore->forget_next];
         if (id_forget(&partition->ids, &lcore->memory, lcore->horizon_ms, 1))
             return;
-        if (pending_forget(&partition->pendings, lcore->horizon_ms, lcore->hash_seed, FORGETS_PER_TURN))
+        if (pending_forget(&partition->pendings, lcore->horizon_ms, lcore->hash_seed,
+                           FORGETS_PER_TURN))
             return;
         lcore->forget_next += step;
         if (lcore->forget_next >= lcore->partition_count) {
@@ -238,7 +250,8 @@ static void watch_memory(struct engine_lcore *lcore) {
         oldest = ms < oldest ? ms : oldest;
     }
     if (oldest != UINT64_MAX)
-        atomic_store_explicit(&lcore->lane->horizon_wanted_ms, oldest + ID_SLICE_MS, memory_order_relaxed);
+        atomic_store_explicit(&lcore->lane->horizon_wanted_ms, oldest + ID_SLICE_MS,
+                              memory_order_relaxed);
 }
 
 unsigned engine_execute(struct engine_lcore *lcore, unsigned events_max) {

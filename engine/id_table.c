@@ -6,7 +6,8 @@
 
 /** Smallest block that holds a slice's head. */
 #define ID_SLICE_ORDER 2
-_Static_assert(sizeof(struct id_slice) <= (size_t)MEMORY_UNIT_BYTES << ID_SLICE_ORDER, "a slice's head fits its block");
+_Static_assert(sizeof(struct id_slice) <= (size_t)MEMORY_UNIT_BYTES << ID_SLICE_ORDER,
+               "a slice's head fits its block");
 
 int id_reserve(struct id_table *table, struct memory *memory, uint128_t id, uint32_t more) {
     uint64_t number = id_slice_number(table, id);
@@ -23,13 +24,15 @@ int id_reserve(struct id_table *table, struct memory *memory, uint128_t id, uint
     }
     if (unlikely(slice->number != number))
         return -ENOMEM;
-    if (likely(index_has_room(&slice->index, more) && slice->slab.capacity - slice->slab.count >= more))
+    if (likely(index_has_room(&slice->index, more) &&
+               slice->slab.capacity - slice->slab.count >= more))
         return 0;
     int error = index_reserve(&slice->index, memory, more);
     return error ? error : slab_reserve(&slice->slab, memory, more, sizeof(struct id_record));
 }
 
-void id_insert(struct id_table *table, uint128_t id, uint64_t hash, uint64_t timestamp, uint64_t digest, wal_place_t place) {
+void id_insert(struct id_table *table, uint128_t id, uint64_t hash, uint64_t timestamp,
+               uint64_t digest, wal_place_t place) {
     struct id_slice *slice = id_slice_of(table, id);
     assert(slice);
     uint32_t slot = slice->slab.count;
@@ -53,7 +56,8 @@ static void slice_drop(struct id_table *table, struct memory *memory, struct id_
     memory_give(memory, slice, ID_SLICE_ORDER);
 }
 
-unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horizon_ms, unsigned slices_max) {
+unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horizon_ms,
+                   unsigned slices_max) {
     if (!table->id_time)
         return 0;
     uint64_t end = horizon_ms / ID_SLICE_MS;

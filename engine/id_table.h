@@ -17,10 +17,11 @@
 
 /** 40 bytes (in memory only; 8-byte aligned). */
 struct id_record {
-    uint64_t id[2];     /**< low half first */
-    uint64_t timestamp; /**< ns, the transfer's; of a burnt id: that of the newest transfer before it in this slice */
-    uint64_t digest;    /**< of the requested fields */
-    wal_place_t place;  /**< ID_PLACE_BURNT: the id failed and must not be used again */
+    uint64_t id[2]; /**< low half first */
+    uint64_t
+        timestamp; /**< ns, the transfer's; of a burnt id: that of the newest transfer before it in this slice */
+    uint64_t digest;   /**< of the requested fields */
+    wal_place_t place; /**< ID_PLACE_BURNT: the id failed and must not be used again */
 };
 _Static_assert(sizeof(struct id_record) == 40, "a remembered id takes 40 bytes");
 
@@ -56,14 +57,15 @@ static inline struct id_slice *id_slice_of(const struct id_table *table, uint128
     return slice && slice->number == number ? slice : NULL;
 }
 
-static inline void id_prefetch(const struct id_table *table, uint128_t id, uint64_t hash) {
+ALWAYS_INLINE void id_prefetch(const struct id_table *table, uint128_t id, uint64_t hash) {
     const struct id_slice *slice = id_slice_of(table, id);
     if (likely(slice))
         index_prefetch(&slice->index, id_tag(hash));
 }
 
 /** @param hash hash_id() of the id. @return its record, or NULL */
-static inline const struct id_record *id_find(const struct id_table *table, uint128_t id, uint64_t hash) {
+static inline const struct id_record *id_find(const struct id_table *table, uint128_t id,
+                                              uint64_t hash) {
     const struct id_slice *slice = id_slice_of(table, id);
     if (unlikely(!slice))
         return NULL;
@@ -82,11 +84,13 @@ static inline const struct id_record *id_find(const struct id_table *table, uint
 int id_reserve(struct id_table *table, struct memory *memory, uint128_t id, uint32_t more);
 
 /** Remember an id that is not there; room must have been reserved. */
-void id_insert(struct id_table *table, uint128_t id, uint64_t hash, uint64_t timestamp, uint64_t digest, wal_place_t place);
+void id_insert(struct id_table *table, uint128_t id, uint64_t hash, uint64_t timestamp,
+               uint64_t digest, wal_place_t place);
 
 /** Forget slices that lie below the horizon as a whole: at most `slices_max` of them, oldest first.
  *  @return how many were released */
-unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horizon_ms, unsigned slices_max);
+unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horizon_ms,
+                   unsigned slices_max);
 
 /** Oldest slice that holds anything: its first id time in ms; UINT64_MAX when there is none. */
 uint64_t id_oldest_ms(const struct id_table *table);

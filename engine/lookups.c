@@ -3,7 +3,8 @@
 
 #include "engine/engine_internal.h"
 
-void lookup_account(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, struct prepared *prepared) {
+void lookup_account(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                    struct prepared *prepared) {
     uint128_t id = ((const uint128_t *)request->events)[event];
     struct result *result = &request->results[event];
     struct account *account = prepared->account[0];
@@ -29,7 +30,8 @@ void lookup_transfer(struct engine_lcore *lcore, struct engine_request *request,
         atomic_store_explicit(&lcore->lane->wanted_group, lcore->open_group, memory_order_relaxed);
         return;
     }
-    const struct id_record *record = id_find(&partition_of_transfer(lcore, id)->ids, id, hash_id(id, lcore->hash_seed));
+    const struct id_record *record =
+        id_find(&partition_of_transfer(lcore, id)->ids, id, hash_id(id, lcore->hash_seed));
     if (!record || record->place == ID_PLACE_BURNT) {
         *result = (struct result){.status = LOOKUP_STATUS_absent};
         return;
@@ -41,14 +43,16 @@ void lookup_transfer(struct engine_lcore *lcore, struct engine_request *request,
 }
 
 /** A retry with other fields: now that the recorded ones are known, which status is it? */
-static uint32_t retry_status(struct engine_lcore *lcore, const struct engine_request *request, uint32_t event,
-                             const struct transfer *recorded) {
+static uint32_t retry_status(struct engine_lcore *lcore, const struct engine_request *request,
+                             uint32_t event, const struct transfer *recorded) {
     struct transfer buffer;
     const struct transfer *asked = request_transfer(request, event, &buffer);
     const struct transfer *pending = NULL;
     if (recorded->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)) {
         struct partition *partition = partition_of_transfer(lcore, recorded->pending_id);
-        uint32_t slot = pending_find(&partition->pendings, recorded->pending_id, hash_id(recorded->pending_id, lcore->hash_seed));
+        uint32_t slot =
+            pending_find(&partition->pendings, recorded->pending_id,
+                         hash_id(recorded->pending_id, lcore->hash_seed), lcore->horizon_ms);
         if (slot == INDEX_NONE)
             return TRANSFER_STATUS_id_expired;
         pending = &pending_at(&partition->pendings, slot)->transfer;
@@ -56,13 +60,15 @@ static uint32_t retry_status(struct engine_lcore *lcore, const struct engine_req
     return transfer_exists(asked, recorded, pending);
 }
 
-void lookup_fetched(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, const struct wal_fetch *answer) {
+void lookup_fetched(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                    const struct wal_fetch *answer) {
     struct result *result = &request->results[event];
     struct wal_transfer_fields fields;
     bool lookup = request->operation == OPERATION_LOOKUP_TRANSFERS;
     if (answer->status == -ENOENT) {
         /* The log has been recycled meanwhile, so the id lies below the horizon now. */
-        result->status = lookup ? (uint32_t)LOOKUP_STATUS_expired : (uint32_t)TRANSFER_STATUS_id_expired;
+        result->status =
+            lookup ? (uint32_t)LOOKUP_STATUS_expired : (uint32_t)TRANSFER_STATUS_id_expired;
         return;
     }
     if (answer->status || wal_record_transfer_decode(answer->record, answer->length, &fields)) {

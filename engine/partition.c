@@ -18,12 +18,14 @@ uint128_t partition_pending_hash(const struct transfer *pending, uint64_t seed) 
     return uint128_make(hash.high64, hash.low64);
 }
 
-uint128_t partition_digest_recompute(const struct partition *partition, uint64_t hash_seed, uint64_t digest_seed) {
+uint128_t partition_digest_recompute(const struct partition *partition, uint64_t hash_seed,
+                                     uint64_t digest_seed) {
     struct partition sum = {0};
     for (uint32_t slot = 0; slot < partition->accounts.slab.count; slot++) {
         const struct account *account = account_at(&partition->accounts, slot);
-        struct account_delta delta = {account->debits_pending, account->debits_posted, account->credits_pending,
-                                      account->credits_posted, !!(account->flags & ACCOUNT_CLOSED)};
+        struct account_delta delta = {account->debits_pending, account->debits_posted,
+                                      account->credits_pending, account->credits_posted,
+                                      !!(account->flags & ACCOUNT_CLOSED)};
         sum.digest += partition_account_hash(account, digest_seed);
         partition_digest_delta(&sum, hash_id(account->id, hash_seed), &delta);
     }

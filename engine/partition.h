@@ -16,8 +16,8 @@ struct partition {
     struct id_table ids;
     struct pending_table pendings;
     uint128_t digest;
-    bool digest_dirty;         /**< changed since it was last logged */
-    bool digest_expected_set;  /**< replay: the log said what it must be at the end of this group */
+    bool digest_dirty;        /**< changed since it was last logged */
+    bool digest_expected_set; /**< replay: the log said what it must be at the end of this group */
     uint128_t digest_expected;
     uint64_t account_count_expected;
     uint64_t pending_count_expected;
@@ -31,9 +31,12 @@ struct partition {
 #define DIGEST_CLOSED uint128_make(0x71f8d24be609c35bu, 0xc85a1e97d4036fb3u)
 
 /** @param hash hash_id() of the account */
-static inline void partition_digest_delta(struct partition *partition, uint64_t hash, const struct account_delta *delta) {
-    uint128_t sum = DIGEST_DEBITS_PENDING * delta->debits_pending + DIGEST_DEBITS_POSTED * delta->debits_posted +
-                    DIGEST_CREDITS_PENDING * delta->credits_pending + DIGEST_CREDITS_POSTED * delta->credits_posted;
+static inline void partition_digest_delta(struct partition *partition, uint64_t hash,
+                                          const struct account_delta *delta) {
+    uint128_t sum = DIGEST_DEBITS_PENDING * delta->debits_pending +
+                    DIGEST_DEBITS_POSTED * delta->debits_posted +
+                    DIGEST_CREDITS_PENDING * delta->credits_pending +
+                    DIGEST_CREDITS_POSTED * delta->credits_posted;
     if (unlikely(delta->closed))
         sum += delta->closed > 0 ? DIGEST_CLOSED : -DIGEST_CLOSED;
     partition->digest += sum * (hash | 1);
@@ -41,7 +44,8 @@ static inline void partition_digest_delta(struct partition *partition, uint64_t 
 }
 
 /** The same for one plain transfer's side. */
-static inline void partition_digest_posted(struct partition *partition, uint64_t hash, uint128_t field, amount_t amount) {
+static inline void partition_digest_posted(struct partition *partition, uint64_t hash,
+                                           uint128_t field, amount_t amount) {
     partition->digest += field * amount * (hash | 1);
     partition->digest_dirty = true;
 }
@@ -51,7 +55,8 @@ uint128_t partition_account_hash(const struct account *account, uint64_t seed);
 /** Hash of a pending transfer's record. */
 uint128_t partition_pending_hash(const struct transfer *pending, uint64_t seed);
 /** The digest, computed from the tables. Visits everything. */
-uint128_t partition_digest_recompute(const struct partition *partition, uint64_t hash_seed, uint64_t digest_seed);
+uint128_t partition_digest_recompute(const struct partition *partition, uint64_t hash_seed,
+                                     uint64_t digest_seed);
 void partition_release(struct partition *partition, struct memory *memory);
 
 #endif

@@ -7,18 +7,23 @@ static void position_moved(void *context, uint32_t slot, uint32_t position) {
     pending_at(context, slot)->heap_position = position;
 }
 
-uint32_t pending_find(const struct pending_table *table, uint128_t id, uint64_t hash) {
+uint32_t pending_find(const struct pending_table *table, uint128_t id, uint64_t hash,
+                      uint64_t horizon_ms) {
     struct index_cursor cursor;
     uint32_t slot = index_first(&table->index, &cursor, pending_tag(hash));
     while (slot != INDEX_NONE && pending_at(table, slot)->transfer.id != id)
         slot = index_next(&table->index, &cursor, pending_tag(hash));
-    return slot;
+    if (slot == INDEX_NONE || !table->id_time)
+        return slot;
+    const struct pending *pending = pending_at(table, slot);
+    return pending->state != PENDING_LIVE && pending->release_ms < horizon_ms ? INDEX_NONE : slot;
 }
 
 int pending_reserve(struct pending_table *table, struct memory *memory, uint32_t more) {
     int error = index_reserve(&table->index, memory, more);
     if (!error && more > table->free_count)
-        error = slab_reserve(&table->slab, memory, more - table->free_count, sizeof(struct pending));
+        error =
+            slab_reserve(&table->slab, memory, more - table->free_count, sizeof(struct pending));
     /* Every pending transfer can be in either heap, so that resolving one never lacks memory. */
     uint32_t entries = table->slab.count + more;
     if (!error && entries > table->expiry.entries.count)
@@ -28,7 +33,8 @@ int pending_reserve(struct pending_table *table, struct memory *memory, uint32_t
     return error;
 }
 
-uint32_t pending_insert(struct pending_table *table, const struct transfer *transfer, uint64_t hash) {
+uint32_t pending_insert(struct pending_table *table, const struct transfer *transfer,
+                        uint64_t hash) {
     uint32_t slot = table->slab.count;
     if (table->free_first) {
         slot = table->free_first - 1;
@@ -38,7 +44,8 @@ uint32_t pending_insert(struct pending_table *table, const struct transfer *tran
         slab_take(&table->slab, sizeof(struct pending));
     }
     struct pending *pending = pending_at(table, slot);
-    *pending = (struct pending){.transfer = *transfer, .state = PENDING_LIVE, .heap_position = HEAP_NOWHERE};
+    *pending = (struct pending){
+        .transfer = *transfer, .state = PENDING_LIVE, .heap_position = HEAP_NOWHERE};
     index_insert(&table->index, pending_tag(hash), slot);
     table->live_count++;
     if (transfer->timeout) {
@@ -48,7 +55,8 @@ uint32_t pending_insert(struct pending_table *table, const struct transfer *tran
     return slot;
 }
 
-void pending_resolve(struct pending_table *table, uint32_t slot, enum pending_state state, uint128_t resolver_id) {
+void pending_resolve(struct pending_table *table, uint32_t slot, enum pending_state state,
+                     uint128_t resolver_id) {
     struct pending *pending = pending_at(table, slot);
     assert(pending->state == PENDING_LIVE && state != PENDING_LIVE);
     pending->state = (uint8_t)state;
@@ -57,11 +65,13 @@ void pending_resolve(struct pending_table *table, uint32_t slot, enum pending_st
         heap_remove(&table->expiry, pending->heap_position, position_moved, table);
     if (table->id_time) {
         uint64_t own = id_time_ms(pending->transfer.id), resolver = id_time_ms(resolver_id);
-        heap_insert(&table->release, own > resolver ? own : resolver, slot, position_moved, table);
+        pending->release_ms = own > resolver ? own : resolver;
+        heap_insert(&table->release, pending->release_ms, slot, position_moved, table);
     }
 }
 
-unsigned pending_forget(struct pending_table *table, uint64_t horizon_ms, uint64_t hash_seed, unsigned count_max) {
+unsigned pending_forget(struct pending_table *table, uint64_t horizon_ms, uint64_t hash_seed,
+                        unsigned count_max) {
     unsigned count = 0;
     const struct heap_entry *first;
     while (count < count_max && (first = heap_first(&table->release)) && first->key < horizon_ms) {

@@ -22,12 +22,13 @@ struct pending {
     struct transfer transfer; /**< as it was created; its amount is what is reserved */
     uint64_t expires_at;      /**< ns; 0: never */
     uint32_t group;           /**< low half of the last group that changed it */
-    uint32_t heap_position;   /**< in the expiry heap while it is live, in the release heap afterwards */
-    uint8_t state;            /**< enum pending_state; 0: the slot is free */
-    uint8_t marked;           /**< checked out by a traveller */
+    uint32_t
+        heap_position; /**< in the expiry heap while it is live, in the release heap afterwards */
+    uint8_t state;     /**< enum pending_state; 0: the slot is free */
+    uint8_t marked;    /**< checked out by a traveller */
     uint16_t reserved;
     uint32_t free_next;
-    uint64_t reserved2;
+    uint64_t release_ms; /**< resolved: forgotten when the horizon is above this */
 };
 _Static_assert(sizeof(struct pending) == 160, "six to a unit");
 
@@ -50,19 +51,24 @@ static inline uint32_t pending_tag(uint64_t hash) {
     return (uint32_t)(hash >> 32);
 }
 
-/** @param hash hash_id() of the id. @return slot or INDEX_NONE */
-uint32_t pending_find(const struct pending_table *table, uint128_t id, uint64_t hash);
+/** @param hash hash_id() of the id
+ *  @param horizon_ms resolved ones below it count as forgotten, whether pending_forget came round to them or not
+ *  @return slot or INDEX_NONE */
+uint32_t pending_find(const struct pending_table *table, uint128_t id, uint64_t hash,
+                      uint64_t horizon_ms);
 
 /** Make room for `more` insertions and resolutions. @return 0 or -ENOMEM */
 int pending_reserve(struct pending_table *table, struct memory *memory, uint32_t more);
 
 /** Add a live pending transfer; room must have been reserved. `transfer->timestamp` starts its timeout.
  *  @return its slot */
-uint32_t pending_insert(struct pending_table *table, const struct transfer *transfer, uint64_t hash);
+uint32_t pending_insert(struct pending_table *table, const struct transfer *transfer,
+                        uint64_t hash);
 
 /** A live one is posted, voided or expired.
  *  @param resolver_id id of the transfer that did it; 0: expiry */
-void pending_resolve(struct pending_table *table, uint32_t slot, enum pending_state state, uint128_t resolver_id);
+void pending_resolve(struct pending_table *table, uint32_t slot, enum pending_state state,
+                     uint128_t resolver_id);
 
 /** When the next expiry is due (ns), UINT64_MAX: nothing to expire. */
 static inline uint64_t pending_due_ns(const struct pending_table *table) {
@@ -71,7 +77,8 @@ static inline uint64_t pending_due_ns(const struct pending_table *table) {
 }
 
 /** Forget resolved ones that lie below the horizon, at most `count_max`. @return how many */
-unsigned pending_forget(struct pending_table *table, uint64_t horizon_ms, uint64_t hash_seed, unsigned count_max);
+unsigned pending_forget(struct pending_table *table, uint64_t horizon_ms, uint64_t hash_seed,
+                        unsigned count_max);
 
 void pending_release(struct pending_table *table, struct memory *memory);
 

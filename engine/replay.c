@@ -25,7 +25,8 @@ static struct account *account_or_stub(struct engine *engine, uint128_t id, uint
     return account_insert(&partition->accounts, id, hash);
 }
 
-static int replay_account(struct engine *engine, seq_t seq, const struct wal_record_account *record) {
+static int replay_account(struct engine *engine, seq_t seq,
+                          const struct wal_record_account *record) {
     uint64_t hash = hash_id(record->id, engine->config.hash_seed);
     struct engine_lcore *lcore = lcore_of_account(engine, hash);
     struct account made = {
@@ -36,7 +37,8 @@ static int replay_account(struct engine *engine, seq_t seq, const struct wal_rec
         .ledger = record->ledger,
         .code = record->code,
         .flags = record->flags,
-        .timestamp = record->flags & ACCOUNT_IMPORTED ? record->imported_timestamp : record->timestamp,
+        .timestamp =
+            record->flags & ACCOUNT_IMPORTED ? record->imported_timestamp : record->timestamp,
     };
     if (made.ledger == 0 || made.code == 0)
         return -EBADMSG;
@@ -49,8 +51,8 @@ static int replay_account(struct engine *engine, seq_t seq, const struct wal_rec
     return account_fill_stub(lcore, stub, &made, hash, (uint32_t)seq);
 }
 
-static int replay_transfer(struct engine *engine, seq_t seq, unsigned writer, uint32_t offset, const void *record,
-                           size_t length) {
+static int replay_transfer(struct engine *engine, seq_t seq, unsigned writer, uint32_t offset,
+                           const void *record, size_t length) {
     struct wal_transfer_fields fields;
     if (wal_record_transfer_decode(record, length, &fields))
         return -EBADMSG;
@@ -77,8 +79,11 @@ static int replay_transfer(struct engine *engine, seq_t seq, unsigned writer, ui
     if (!effect.request_digest)
         effect.request_digest = transfer_digest(transfer, &lcore->digest_keys);
     if (transfer->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)) {
-        struct partition *other = &engine->partitions[transfer_partition(transfer->pending_id, engine->config.partitions)];
-        uint32_t slot = pending_find(&other->pendings, transfer->pending_id, hash_id(transfer->pending_id, engine->config.hash_seed));
+        struct partition *other =
+            &engine
+                 ->partitions[transfer_partition(transfer->pending_id, engine->config.partitions)];
+        uint32_t slot = pending_find(&other->pendings, transfer->pending_id,
+                                     hash_id(transfer->pending_id, engine->config.hash_seed), 0);
         if (slot == INDEX_NONE || pending_at(&other->pendings, slot)->state != PENDING_LIVE)
             return -EBADMSG;
     }
@@ -86,7 +91,8 @@ static int replay_transfer(struct engine *engine, seq_t seq, unsigned writer, ui
     effect.credit = account_or_stub(engine, transfer->credit_account_id, effect.credit_hash);
     if (!effect.debit || !effect.credit || ledger_reserve(&lcore->ledgers, &lcore->memory, 1) ||
         id_reserve(&partition->ids, &lcore->memory, transfer->id, 1) ||
-        ((transfer->flags & TRANSFER_PENDING) && pending_reserve(&partition->pendings, &lcore->memory, 1)))
+        ((transfer->flags & TRANSFER_PENDING) &&
+         pending_reserve(&partition->pendings, &lcore->memory, 1)))
         return -ENOMEM;
     transfer_apply(lcore, &effect, wal_place_make(seq, writer, offset), (uint32_t)seq);
     return 0;
@@ -100,7 +106,8 @@ static int replay_expiry(struct engine *engine, seq_t seq, const void *record, s
     unsigned home = transfer_partition(id, engine->config.partitions);
     struct engine_lcore *lcore = &engine->lcores[home % engine->config.lcores];
     struct partition *partition = &engine->partitions[home];
-    uint32_t slot = pending_find(&partition->pendings, id, hash_id(id, engine->config.hash_seed));
+    uint32_t slot =
+        pending_find(&partition->pendings, id, hash_id(id, engine->config.hash_seed), 0);
     if (slot == INDEX_NONE || pending_at(&partition->pendings, slot)->state != PENDING_LIVE)
         return -EBADMSG;
     transfer_expire(lcore, partition, slot, (uint32_t)seq);
@@ -120,7 +127,8 @@ static int replay_burnt_id(struct engine *engine, const struct wal_record_burnt_
     return 0;
 }
 
-static int replay_partition_digest(struct engine *engine, const struct wal_record_partition_digest *record) {
+static int replay_partition_digest(struct engine *engine,
+                                   const struct wal_record_partition_digest *record) {
     if (record->head.extra >= engine->config.partitions)
         return -EBADMSG;
     struct partition *partition = &engine->partitions[record->head.extra];
@@ -132,7 +140,8 @@ static int replay_partition_digest(struct engine *engine, const struct wal_recor
     return 0;
 }
 
-static int replay_ledger_total(struct engine *engine, unsigned writer, const struct wal_record_ledger_total *record) {
+static int replay_ledger_total(struct engine *engine, unsigned writer,
+                               const struct wal_record_ledger_total *record) {
     if (writer >= engine->config.lcores)
         return 0; /* Written by more lcores than there are now: only the sum over all could be compared. */
     struct engine_lcore *lcore = &engine->lcores[writer];
@@ -162,7 +171,8 @@ static size_t fixed_bytes(uint8_t type) {
     }
 }
 
-int engine_replay(void *context, seq_t seq, unsigned lcore, uint32_t offset, const void *record, size_t length) {
+int engine_replay(void *context, seq_t seq, unsigned lcore, uint32_t offset, const void *record,
+                  size_t length) {
     struct engine *engine = context;
     uint8_t type = *(const uint8_t *)record;
     if (length < fixed_bytes(type))
@@ -205,7 +215,8 @@ static int check_expectations(struct engine *engine) {
         struct ledger_table *ledgers = &engine->lcores[i].ledgers;
         for (uint32_t slot = 0; slot < ledgers->slab.count; slot++) {
             struct ledger_total *total = ledger_at(ledgers, slot);
-            if (total->expected_set && memcmp(&total->expected, &total->sums, sizeof(total->sums)) != 0)
+            if (total->expected_set &&
+                memcmp(&total->expected, &total->sums, sizeof(total->sums)) != 0)
                 return -EBADMSG;
             total->dirty = total->dirty && !total->expected_set;
             total->expected_set = false;
@@ -215,7 +226,8 @@ static int check_expectations(struct engine *engine) {
     return 0;
 }
 
-int engine_replay_group_end(void *context, seq_t seq, term_t term, uint64_t cell_time, uint64_t horizon_ms) {
+int engine_replay_group_end(void *context, seq_t seq, term_t term, uint64_t cell_time,
+                            uint64_t horizon_ms) {
     (void)seq;
     (void)term;
     struct engine *engine = context;
@@ -231,13 +243,15 @@ int engine_replay_group_end(void *context, seq_t seq, term_t term, uint64_t cell
         lcore->forgotten_ms = horizon_ms;
         for (unsigned p = i; p < engine->config.partitions; p += engine->config.lcores) {
             id_forget(&engine->partitions[p].ids, &lcore->memory, horizon_ms, ID_SLICES);
-            pending_forget(&engine->partitions[p].pendings, horizon_ms, engine->config.hash_seed, UINT32_MAX);
+            pending_forget(&engine->partitions[p].pendings, horizon_ms, engine->config.hash_seed,
+                           UINT32_MAX);
         }
     }
     return engine->replay_expectations ? check_expectations(engine) : 0;
 }
 
-int engine_replay_finish(struct engine *engine, seq_t last_seq, term_t term, uint64_t cell_time, uint64_t horizon_ms) {
+int engine_replay_finish(struct engine *engine, seq_t last_seq, term_t term, uint64_t cell_time,
+                         uint64_t horizon_ms) {
     if (engine->replay_stubs)
         return -EBADMSG;
     for (unsigned i = 0; i < engine->config.lcores; i++) {
@@ -259,7 +273,7 @@ int engine_replay_finish(struct engine *engine, seq_t last_seq, term_t term, uin
     struct wal_record_start *record = segment_append(first, sizeof(*record), &place);
     *record = (struct wal_record_start){
         .head = {WAL_RECORD_START, sizeof(*record) / WAL_RECORD_ALIGN, 0, 0},
-        .timestamp = timestamp_take(first),
+        .timestamp = first->cell_time,
         .term = term,
     };
     atomic_store_explicit(&first->lane->segment_bytes, first->segment_bytes, memory_order_relaxed);

@@ -4,7 +4,8 @@
 #include "engine/engine_internal.h"
 
 bool segment_has_room(const struct engine_lcore *lcore, size_t bytes) {
-    return lcore->segment && lcore->segment_bytes + bytes + SEGMENT_RESERVE_BYTES <= lcore->buffer_bytes;
+    return lcore->segment &&
+           lcore->segment_bytes + bytes + SEGMENT_RESERVE_BYTES <= lcore->buffer_bytes;
 }
 
 /** The buffer of a group is free once the group that used it before is durable. Until then this lcore decides nothing. */
@@ -18,7 +19,8 @@ void segment_start(struct engine_lcore *lcore, seq_t group) {
     lcore->segment = NULL;
     lcore->segment_bytes = 0;
     lcore->segment_records = 0;
-    uint64_t horizon = atomic_load_explicit(&lcore->board->horizon_ms[group % WAL_HORIZONS], memory_order_relaxed);
+    uint64_t horizon =
+        atomic_load_explicit(&lcore->board->horizon_ms[group % WAL_HORIZONS], memory_order_relaxed);
     if (horizon > lcore->horizon_ms)
         lcore->horizon_ms = horizon;
     segment_claim(lcore);
@@ -70,12 +72,12 @@ static void log_partition_digests(struct engine_lcore *lcore, uint64_t timestamp
  *  next group, for it stays dirty. */
 static void log_state_digests(struct engine_lcore *lcore) {
     uint64_t interval = lcore->engine->config.digest_interval_ns;
-    if (!interval || !lcore->segment || !lcore->segment_bytes || lcore->cell_time - lcore->digests_logged < interval)
+    if (!interval || !lcore->segment || !lcore->segment_bytes ||
+        lcore->cell_time - lcore->digests_logged < interval)
         return;
     lcore->digests_logged = lcore->cell_time;
-    uint64_t timestamp = timestamp_take(lcore);
-    log_ledger_totals(lcore, timestamp);
-    log_partition_digests(lcore, timestamp);
+    log_ledger_totals(lcore, lcore->last_timestamp);
+    log_partition_digests(lcore, lcore->last_timestamp);
 }
 
 unsigned engine_seal(struct engine_lcore *lcore) {

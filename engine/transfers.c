@@ -3,14 +3,18 @@
 
 #define ID_AHEAD_MAX_MS 60000u
 
-const struct transfer *request_transfer(const struct engine_request *request, uint32_t event, struct transfer *buffer) {
+const struct transfer *request_transfer(const struct engine_request *request, uint32_t event,
+                                        struct transfer *buffer) {
     if (request->event_format == EVENT_FORMAT_FULL)
         return (const struct transfer *)request->events + event;
-    const struct compact_transfer *compact = (const struct compact_transfer *)request->events + event;
+    const struct compact_transfer *compact =
+        (const struct compact_transfer *)request->events + event;
     *buffer = (struct transfer){
         .id = uint128_make(compact->id[1], compact->id[0]),
-        .debit_account_id = uint128_make(compact->debit_account_id[1], compact->debit_account_id[0]),
-        .credit_account_id = uint128_make(compact->credit_account_id[1], compact->credit_account_id[0]),
+        .debit_account_id =
+            uint128_make(compact->debit_account_id[1], compact->debit_account_id[0]),
+        .credit_account_id =
+            uint128_make(compact->credit_account_id[1], compact->credit_account_id[0]),
         .amount = compact->amount,
         .ledger = compact->ledger,
         .code = compact->code,
@@ -35,8 +39,8 @@ static enum id_knowledge id_knowledge(const struct id_record *record, uint64_t d
     return record->digest == digest ? ID_SAME : ID_DIFFERENT;
 }
 
-void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, uint64_t id_hash, uint64_t digest, uint32_t count,
-                     struct transfer_view *view) {
+void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, uint64_t id_hash,
+                     uint64_t digest, uint32_t count, struct transfer_view *view) {
     struct partition *home = partition_of_transfer(lcore, event->id);
     view->event = event;
     view->cell_time_ms = lcore->cell_time / NS_PER_MS;
@@ -52,25 +56,27 @@ void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, u
         return;
     }
     view->memory_full = id_reserve(&home->ids, &lcore->memory, event->id, count) != 0 ||
-                        ((event->flags & TRANSFER_PENDING) && pending_reserve(&home->pendings, &lcore->memory, count) != 0);
+                        ((event->flags & TRANSFER_PENDING) &&
+                         pending_reserve(&home->pendings, &lcore->memory, count) != 0);
 }
 
 /** The pending transfer that a post or void names, and its accounts. @return its slot's record, or NULL */
-static struct pending *gather_pending(struct engine_lcore *lcore, const struct transfer *event, struct transfer_view *view) {
+static struct pending *gather_pending(struct engine_lcore *lcore, const struct transfer *event,
+                                      struct transfer_view *view) {
     uint64_t hash = hash_id(event->pending_id, lcore->hash_seed);
     struct partition *partition = partition_of_transfer(lcore, event->pending_id);
-    uint32_t slot = pending_find(&partition->pendings, event->pending_id, hash);
+    uint32_t slot = pending_find(&partition->pendings, event->pending_id, hash, lcore->horizon_ms);
     if (slot != INDEX_NONE)
         return pending_at(&partition->pendings, slot);
     view->pending_id = id_knowledge(id_find(&partition->ids, event->pending_id, hash), 0);
     return NULL;
 }
 
-void transfer_wait(struct engine_lcore *lcore, struct engine_request *request, const struct transfer_view *view,
-                   uint32_t status) {
+void transfer_wait(struct engine_lcore *lcore, struct engine_request *request,
+                   const struct transfer_view *view, uint32_t status) {
     seq_t group = 0;
-    if (status == TRANSFER_STATUS_pending_transfer_expired || status == TRANSFER_STATUS_id_expired ||
-        status == TRANSFER_STATUS_id_in_future) {
+    if (status == TRANSFER_STATUS_pending_transfer_expired ||
+        status == TRANSFER_STATUS_id_expired || status == TRANSFER_STATUS_id_in_future) {
         /* Decided by the clock or the horizon: the group that says so is sealed even if it is empty. */
         group = lcore->open_group;
         atomic_store_explicit(&lcore->lane->wanted_group, group, memory_order_relaxed);
@@ -88,7 +94,8 @@ void transfer_wait(struct engine_lcore *lcore, struct engine_request *request, c
 
 /* --- install --------------------------------------------------------------------------------------------------------- */
 
-void transfer_burn(struct engine_lcore *lcore, uint128_t id, uint64_t id_hash, uint64_t decided, uint32_t status) {
+void transfer_burn(struct engine_lcore *lcore, uint128_t id, uint64_t id_hash, uint64_t decided,
+                   uint32_t status) {
     wal_place_t place;
     struct wal_record_burnt_id *log = segment_append(lcore, sizeof(*log), &place);
     *log = (struct wal_record_burnt_id){
@@ -99,8 +106,8 @@ void transfer_burn(struct engine_lcore *lcore, uint128_t id, uint64_t id_hash, u
     id_insert(&partition_of_transfer(lcore, id)->ids, id, id_hash, decided, 0, ID_PLACE_BURNT);
 }
 
-static void total_apply(struct engine_lcore *lcore, uint32_t ledger, const struct account_delta *debit,
-                        const struct account_delta *credit) {
+static void total_apply(struct engine_lcore *lcore, uint32_t ledger,
+                        const struct account_delta *debit, const struct account_delta *credit) {
     struct ledger_total *total = ledger_need(&lcore->ledgers, ledger);
     total->dirty = true;
     total->sums.debits_pending += debit->debits_pending;
@@ -109,7 +116,8 @@ static void total_apply(struct engine_lcore *lcore, uint32_t ledger, const struc
     total->sums.credits_posted += credit->credits_posted;
 }
 
-static void pending_started(struct engine_lcore *lcore, const struct transfer *record, uint64_t id_hash, uint32_t group) {
+static void pending_started(struct engine_lcore *lcore, const struct transfer *record,
+                            uint64_t id_hash, uint32_t group) {
     struct partition *partition = partition_of_transfer(lcore, record->id);
     uint32_t slot = pending_insert(&partition->pendings, record, id_hash);
     struct pending *pending = pending_at(&partition->pendings, slot);
@@ -120,8 +128,8 @@ static void pending_started(struct engine_lcore *lcore, const struct transfer *r
         lcore->due_ns = pending->expires_at;
 }
 
-static void pending_ended(struct engine_lcore *lcore, struct partition *partition, uint32_t slot, enum pending_state state,
-                          uint128_t resolver_id, uint32_t group) {
+static void pending_ended(struct engine_lcore *lcore, struct partition *partition, uint32_t slot,
+                          enum pending_state state, uint128_t resolver_id, uint32_t group) {
     struct pending *pending = pending_at(&partition->pendings, slot);
     pending_resolve(&partition->pendings, slot, state, resolver_id);
     pending->group = group;
@@ -130,50 +138,62 @@ static void pending_ended(struct engine_lcore *lcore, struct partition *partitio
 }
 
 /** The one case that matters for speed: money moves, and nothing else happens. */
-static void apply_posted(struct engine_lcore *lcore, const struct transfer_effect *effect, uint32_t group) {
+static void apply_posted(struct engine_lcore *lcore, const struct transfer_effect *effect,
+                         uint32_t group) {
     amount_t amount = effect->outcome->record.amount;
     effect->debit->debits_posted += amount;
     effect->credit->credits_posted += amount;
     effect->debit->reserved = effect->credit->reserved = group;
-    partition_digest_posted(partition_of_hash(lcore, effect->debit_hash), effect->debit_hash, DIGEST_DEBITS_POSTED, amount);
-    partition_digest_posted(partition_of_hash(lcore, effect->credit_hash), effect->credit_hash, DIGEST_CREDITS_POSTED, amount);
+    partition_digest_posted(partition_of_hash(lcore, effect->debit_hash), effect->debit_hash,
+                            DIGEST_DEBITS_POSTED, amount);
+    partition_digest_posted(partition_of_hash(lcore, effect->credit_hash), effect->credit_hash,
+                            DIGEST_CREDITS_POSTED, amount);
     struct ledger_total *total = ledger_need(&lcore->ledgers, effect->outcome->record.ledger);
     total->dirty = true;
     total->sums.debits_posted += amount;
     total->sums.credits_posted += amount;
 }
 
-void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *effect, wal_place_t place, uint32_t group) {
+void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *effect,
+                    wal_place_t place, uint32_t group) {
     const struct transfer *record = &effect->outcome->record;
     struct partition *home = partition_of_transfer(lcore, record->id);
-    id_insert(&home->ids, record->id, effect->id_hash, record->timestamp, effect->request_digest, place);
+    id_insert(&home->ids, record->id, effect->id_hash, record->timestamp, effect->request_digest,
+              place);
     if (record->timestamp > lcore->import_cursor_transfers)
         lcore->import_cursor_transfers = record->timestamp;
-    if (likely(!(record->flags & (TRANSFER_PENDING | TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)))) {
+    if (likely(!(record->flags &
+                 (TRANSFER_PENDING | TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)))) {
         apply_posted(lcore, effect, group);
         return;
     }
     struct account_delta debit, credit;
-    transfer_deltas(record, effect->outcome->pending_amount, effect->outcome->pending_flags, &debit, &credit);
+    transfer_deltas(record, effect->outcome->pending_amount, effect->outcome->pending_flags, &debit,
+                    &credit);
     account_apply(effect->debit, &debit);
     account_apply(effect->credit, &credit);
     effect->debit->reserved = effect->credit->reserved = group;
-    partition_digest_delta(partition_of_hash(lcore, effect->debit_hash), effect->debit_hash, &debit);
-    partition_digest_delta(partition_of_hash(lcore, effect->credit_hash), effect->credit_hash, &credit);
+    partition_digest_delta(partition_of_hash(lcore, effect->debit_hash), effect->debit_hash,
+                           &debit);
+    partition_digest_delta(partition_of_hash(lcore, effect->credit_hash), effect->credit_hash,
+                           &credit);
     total_apply(lcore, record->ledger, &debit, &credit);
     if (record->flags & TRANSFER_PENDING) {
         pending_started(lcore, record, effect->id_hash, group);
         return;
     }
     struct partition *partition = partition_of_transfer(lcore, record->pending_id);
-    uint32_t slot = pending_find(&partition->pendings, record->pending_id, hash_id(record->pending_id, lcore->hash_seed));
+    uint32_t slot = pending_find(&partition->pendings, record->pending_id,
+                                 hash_id(record->pending_id, lcore->hash_seed), lcore->horizon_ms);
     assert(slot != INDEX_NONE);
-    pending_ended(lcore, partition, slot, record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED, record->id,
-                  group);
+    pending_ended(lcore, partition, slot,
+                  record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED,
+                  record->id, group);
 }
 
 /** Log what has optional fields. */
-static wal_place_t log_fields(struct engine_lcore *lcore, uint8_t type, const struct wal_transfer_fields *fields) {
+static wal_place_t log_fields(struct engine_lcore *lcore, uint8_t type,
+                              const struct wal_transfer_fields *fields) {
     _Alignas(16) uint8_t encoded[WAL_RECORD_BYTES_MAX];
     wal_place_t place;
     size_t bytes = wal_record_transfer_encode(type, fields, encoded);
@@ -183,10 +203,10 @@ static wal_place_t log_fields(struct engine_lcore *lcore, uint8_t type, const st
 
 static wal_place_t log_transfer(struct engine_lcore *lcore, const struct transfer_effect *effect) {
     const struct transfer *record = &effect->outcome->record;
-    const uint16_t special = TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING | TRANSFER_IMPORTED | TRANSFER_BALANCING_DEBIT |
-                             TRANSFER_BALANCING_CREDIT;
-    bool plain = !(record->flags & special) && !record->timeout && !record->user_data_32 && !record->user_data_64 &&
-                 !record->user_data_128 && !(record->amount >> 64);
+    const uint16_t special = TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING | TRANSFER_IMPORTED |
+                             TRANSFER_BALANCING_DEBIT | TRANSFER_BALANCING_CREDIT;
+    bool plain = !(record->flags & special) && !record->timeout && !record->user_data_32 &&
+                 !record->user_data_64 && !record->user_data_128 && !(record->amount >> 64);
     if (likely(plain)) {
         wal_place_t place;
         struct wal_record_transfer *log = segment_append(lcore, sizeof(*log), &place);
@@ -221,7 +241,8 @@ void transfer_install(struct engine_lcore *lcore, const struct transfer_effect *
 
 /* --- one event ------------------------------------------------------------------------------------------------------- */
 
-static struct account *account_known(struct engine_lcore *lcore, struct account *guess, uint128_t id, uint64_t hash) {
+static struct account *account_known(struct engine_lcore *lcore, struct account *guess,
+                                     uint128_t id, uint64_t hash) {
     return likely(guess && guess->id == id) ? guess : lcore_account_find(lcore, id, hash);
 }
 
@@ -232,7 +253,8 @@ static void balances_fill(const struct account *account, struct balances *balanc
         *balances = (struct balances){0};
 }
 
-void transfer_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event, struct prepared *prepared) {
+void transfer_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                      struct prepared *prepared) {
     struct transfer buffer;
     const struct transfer *asked = request_transfer(request, event, &buffer);
     struct transfer_view view = {.decided = timestamp_take(lcore)};
@@ -253,12 +275,16 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
             if (pending) {
                 effect.debit_hash = hash_id(pending->transfer.debit_account_id, lcore->hash_seed);
                 effect.credit_hash = hash_id(pending->transfer.credit_account_id, lcore->hash_seed);
-                effect.debit = lcore_account_find(lcore, pending->transfer.debit_account_id, effect.debit_hash);
-                effect.credit = lcore_account_find(lcore, pending->transfer.credit_account_id, effect.credit_hash);
+                effect.debit = lcore_account_find(lcore, pending->transfer.debit_account_id,
+                                                  effect.debit_hash);
+                effect.credit = lcore_account_find(lcore, pending->transfer.credit_account_id,
+                                                   effect.credit_hash);
             }
         } else {
-            effect.debit = account_known(lcore, prepared->account[0], asked->debit_account_id, effect.debit_hash);
-            effect.credit = account_known(lcore, prepared->account[1], asked->credit_account_id, effect.credit_hash);
+            effect.debit = account_known(lcore, prepared->account[0], asked->debit_account_id,
+                                         effect.debit_hash);
+            effect.credit = account_known(lcore, prepared->account[1], asked->credit_account_id,
+                                          effect.credit_hash);
         }
         view.debit = effect.debit;
         view.credit = effect.credit;
@@ -276,8 +302,8 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
         } else {
             transfer_wait(lcore, request, &view, outcome.status);
             if (outcome.status == TRANSFER_STATUS_exists_unresolved) {
-                const struct id_record *record =
-                    id_find(&partition_of_transfer(lcore, asked->id)->ids, asked->id, prepared->id_hash);
+                const struct id_record *record = id_find(
+                    &partition_of_transfer(lcore, asked->id)->ids, asked->id, prepared->id_hash);
                 request_fetch(lcore, request, event, record->place);
             }
         }
@@ -288,7 +314,8 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
 
 /* --- expiry ---------------------------------------------------------------------------------------------------------- */
 
-void transfer_expire(struct engine_lcore *lcore, struct partition *partition, uint32_t slot, uint32_t group) {
+void transfer_expire(struct engine_lcore *lcore, struct partition *partition, uint32_t slot,
+                     uint32_t group) {
     struct pending *pending = pending_at(&partition->pendings, slot);
     const struct transfer *transfer = &pending->transfer;
     /* Expiry undoes what a void would. */

@@ -16,31 +16,35 @@ struct rte_mempool;
 struct net_config {
     struct port *port;
     struct random *random;
-    struct rte_mempool *pool;   /**< for replies; received packets bring their own */
+    struct rte_mempool *pool; /**< for replies; received packets bring their own */
     uint8_t mac[6];
-    uint8_t ipv4[4];            /**< all zero: no IPv4 */
-    uint8_t ipv6[16];           /**< all zero: no IPv6 */
+    uint8_t ipv4[4];  /**< all zero: no IPv4 */
+    uint8_t ipv6[16]; /**< all zero: no IPv6 */
     uint16_t udp_port;
-    uint16_t payload_max;       /**< UDP payload over IPv4 that the port's MTU allows (MTU - 28), at most NET_PAYLOAD_MAX;
+    uint16_t
+        payload_max; /**< UDP payload over IPv4 that the port's MTU allows (MTU - 28), at most NET_PAYLOAD_MAX;
                                      over IPv6 20 less. At least NET_HELLO_BYTES + 20. */
-    bool tx_checksum_ipv4;      /**< the port fills in IPv4 header checksums */
-    bool tx_checksum_udp;       /**< the port fills in UDP checksums */
-    bool rx_checksum_trusted;   /**< the port's verdict GOOD may be believed */
-    unsigned session_max;       /**< sessions at a time; at most request_max */
-    unsigned window;            /**< requests of a session; a power of two, at least 64 */
-    unsigned reply_buffers;     /**< stored reply datagrams, all sessions together; over request_max, for long replies */
-    unsigned request_max;       /**< requests of all sessions together that may be outstanding, and so the sum of all
+    bool tx_checksum_ipv4;    /**< the port fills in IPv4 header checksums */
+    bool tx_checksum_udp;     /**< the port fills in UDP checksums */
+    bool rx_checksum_trusted; /**< the port's verdict GOOD may be believed */
+    unsigned session_max;     /**< sessions at a time; at most request_max */
+    unsigned window;          /**< requests of a session; a power of two, at least 64 */
+    unsigned
+        reply_buffers; /**< stored reply datagrams, all sessions together; over request_max, for long replies */
+    unsigned
+        request_max; /**< requests of all sessions together that may be outstanding, and so the sum of all
                                      credits; 0: half of reply_buffers, at most NET_REQUESTS_DEFAULT_MAX */
     uint64_t queueing_delay_max_ns; /**< beyond it new requests are `overloaded` */
     struct wal_identity identity;
     term_t term;
     uint16_t lcores;
     uint16_t ports[LCORES_MAX];
-    const uint8_t *placement;   /**< identity.partitions bytes */
+    const uint8_t *placement; /**< identity.partitions bytes */
     uint64_t id_window_ms;
 };
 
-#define NET_REQUESTS_DEFAULT_MAX 4096 /**< each takes about 12 KB of scratch with payloads of 1472 bytes */
+#define NET_REQUESTS_DEFAULT_MAX                                                                   \
+    4096 /**< each takes about 12 KB of scratch with payloads of 1472 bytes */
 
 /** @return 0, -ENOMEM, -EINVAL (with `error` filled) */
 int net_open(const struct net_config *config, struct net **net, char *error, size_t error_bytes);
@@ -49,7 +53,8 @@ void net_close(struct net *net);
 /** Receive a burst, answer what needs no engine (ARP, neighbour discovery, echo, handshakes, duplicates, refusals), and decode
  *  the rest. @return requests decoded; `requests` has room for NET_BURST of them. Each goes back through net_reply. */
 #define NET_BURST 32
-unsigned net_rx(struct net *net, uint64_t now_ns, uint64_t cell_time_ns, struct engine_request **requests, unsigned *packets);
+unsigned net_rx(struct net *net, uint64_t now_ns, uint64_t cell_time_ns,
+                struct engine_request **requests, unsigned *packets);
 
 /** Encode, store and queue the reply of a completed request. */
 void net_reply(struct net *net, struct engine_request *request, uint64_t now_ns);
@@ -91,7 +96,8 @@ void net_announce(struct net *net);
     X(acks, "ACKs answered")                                                                       \
     X(goodbyes, "GOODBYEs taken")                                                                  \
     X(hellos, "HELLOs answered")                                                                   \
-    X(hellos_waiting, "HELLOs not answered: the old session has requests in progress, or the new one is in use") \
+    X(hellos_waiting,                                                                              \
+      "HELLOs not answered: the old session has requests in progress, or the new one is in use")   \
     X(sessions_full, "HELLOs not answered because every session is taken")                         \
     X(sessions, "sessions opened")                                                                 \
     X(sessions_ended, "sessions ended by their client")                                            \

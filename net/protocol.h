@@ -22,14 +22,16 @@
 #define NET_PAYLOAD_IPV4_DEFAULT 1472
 #define NET_PAYLOAD_IPV6_DEFAULT 1452
 #define NET_PAYLOAD_MAX 8952
-#define NET_HELLO_BYTES 1400        /**< a HELLO is as long as the longest answer to it */
-#define NET_WINDOW_DEFAULT 256      /**< requests of a session that may be outstanding; a power of two, at least 64 */
-#define NET_REPLAY_WINDOW 1024      /**< counters that are remembered behind the highest one */
-#define NET_REPLY_DATAGRAMS_MAX 8   /**< a request whose answer could take more is `malformed` */
+#define NET_HELLO_BYTES 1400 /**< a HELLO is as long as the longest answer to it */
+#define NET_WINDOW_DEFAULT                                                                         \
+    256 /**< requests of a session that may be outstanding; a power of two, at least 64 */
+#define NET_REPLAY_WINDOW 1024    /**< counters that are remembered behind the highest one */
+#define NET_REPLY_DATAGRAMS_MAX 8 /**< a request whose answer could take more is `malformed` */
 
 #define NET_COOKIE_LIFE_NS (5 * NS_PER_SECOND)
-#define NET_SESSION_UNUSED_NS (10 * NS_PER_SECOND) /**< a session that never sent anything is forgotten */
-#define NET_SESSION_IDLE_NS (60 * NS_PER_SECOND)   /**< ... and so is one that fell silent */
+#define NET_SESSION_UNUSED_NS                                                                      \
+    (10 * NS_PER_SECOND) /**< a session that never sent anything is forgotten */
+#define NET_SESSION_IDLE_NS (60 * NS_PER_SECOND) /**< ... and so is one that fell silent */
 
 enum net_type {
     NET_HELLO = 1,
@@ -47,18 +49,21 @@ struct net_header {
     uint8_t type;      /**< enum net_type */
     uint8_t key_phase; /**< 0 without encryption */
     uint8_t reserved[5];
-    uint64_t session;  /**< chosen by the server; 0 in HELLO and COOKIE */
-    uint64_t counter;  /**< new for every transmission, also of the same request; per session and
+    uint64_t session; /**< chosen by the server; 0 in HELLO and COOKIE */
+    uint64_t counter; /**< new for every transmission, also of the same request; per session and
                             direction, from 1; 0 in HELLO and COOKIE */
-    uint8_t tag[16];   /**< without encryption: XXH3-128 (canonical form, seed 0) of the datagram with this field zero */
+    uint8_t tag
+        [16]; /**< without encryption: XXH3-128 (canonical form, seed 0) of the datagram with this field zero */
 };
 
 /** 56 bytes. */
 struct net_hello {
-    uint8_t client_instance[16]; /**< random, one per client object; a new session of it ends its old one */
-    uint64_t nonce;              /**< echoed; a new one for each session that is wanted */
-    uint8_t cookie[16];          /**< zero at first, then as COOKIE said */
-    uint16_t payload_max;        /**< largest UDP payload that the client takes; 0: the default of the address family */
+    uint8_t client_instance
+        [16];           /**< random, one per client object; a new session of it ends its old one */
+    uint64_t nonce;     /**< echoed; a new one for each session that is wanted */
+    uint8_t cookie[16]; /**< zero at first, then as COOKIE said */
+    uint16_t
+        payload_max; /**< largest UDP payload that the client takes; 0: the default of the address family */
     uint16_t reserved[3];
     uint64_t reserved2;
 };
@@ -66,7 +71,8 @@ struct net_hello {
 /** 40 bytes. */
 struct net_cookie {
     uint64_t nonce;
-    uint8_t cookie[16]; /**< time, and keyed hash of it, address, port and instance; good for NET_COOKIE_LIFE_NS */
+    uint8_t cookie
+        [16]; /**< time, and keyed hash of it, address, port and instance; good for NET_COOKIE_LIFE_NS */
     uint64_t server_time_ns; /**< cell time, for the client's first ids */
     uint64_t reserved;
 };
@@ -76,26 +82,27 @@ struct net_welcome {
     uint64_t nonce;
     uint8_t cell_id[16];
     uint64_t term;
-    uint64_t hash_seed;     /**< of the partition hash */
+    uint64_t hash_seed; /**< of the partition hash */
     uint64_t cell_time_ns;
-    uint64_t credit;        /**< highest request number that the client may use; numbers start at 1 */
+    uint64_t credit; /**< highest request number that the client may use; numbers start at 1 */
     uint32_t partitions;
-    uint16_t payload_max;   /**< of every datagram of this session, both ways */
-    uint16_t window;        /**< requests that may be outstanding */
-    uint8_t id_time;        /**< 1: ids carry time */
-    uint8_t lcores;         /**< ports that are used below */
+    uint16_t payload_max; /**< of every datagram of this session, both ways */
+    uint16_t window;      /**< requests that may be outstanding */
+    uint8_t id_time;      /**< 1: ids carry time */
+    uint8_t lcores;       /**< ports that are used below */
     uint16_t reserved[3];
-    uint64_t id_window_ms;  /**< ids older than this may be refused */
+    uint64_t id_window_ms; /**< ids older than this may be refused */
     uint64_t reserved2[4];
-    uint16_t ports[64];     /**< UDP port of each lcore */
+    uint16_t ports[64]; /**< UDP port of each lcore */
 };
 
 /** 24 bytes. */
 struct net_request_header {
-    uint64_t request;       /**< number: 1, 2, 3 ... each used for one request only */
-    uint64_t acknowledged;  /**< replies to every request up to this number have been received (moves the window) */
-    uint8_t operation;      /**< enum operation */
-    uint8_t event_format;   /**< enum event_format */
+    uint64_t request; /**< number: 1, 2, 3 ... each used for one request only */
+    uint64_t
+        acknowledged; /**< replies to every request up to this number have been received (moves the window) */
+    uint8_t operation;    /**< enum operation */
+    uint8_t event_format; /**< enum event_format */
     uint16_t event_count;
     uint16_t options_bytes; /**< a multiple of 8 */
     uint16_t reserved;
@@ -104,12 +111,12 @@ struct net_request_header {
 /** 24 bytes. A reply takes datagram_count datagrams, each with its own net_header. */
 struct net_reply_header {
     uint64_t request;
-    int32_t credit_ahead;   /**< credit = request + credit_ahead */
-    uint8_t code;           /**< enum request_code; entries only when it is ok */
+    int32_t credit_ahead; /**< credit = request + credit_ahead */
+    uint8_t code;         /**< enum request_code; entries only when it is ok */
     uint8_t operation;
     uint8_t datagram_index; /**< 0 .. datagram_count - 1 */
     uint8_t datagram_count;
-    uint16_t entry_first;   /**< index of the event that the first entry here answers */
+    uint16_t entry_first; /**< index of the event that the first entry here answers */
     uint16_t entry_count;
     uint16_t options_bytes; /**< a multiple of 8 */
     uint16_t reserved;
@@ -148,7 +155,8 @@ _Static_assert(sizeof(struct net_welcome) == 240, "240 bytes");
 _Static_assert(sizeof(struct net_request_header) == 24, "24 bytes");
 _Static_assert(sizeof(struct net_reply_header) == 24, "24 bytes");
 _Static_assert(sizeof(struct net_ack) == 16, "16 bytes");
-_Static_assert(sizeof(struct net_header) + sizeof(struct net_welcome) + PARTITIONS_MAX <= NET_HELLO_BYTES,
+_Static_assert(sizeof(struct net_header) + sizeof(struct net_welcome) + PARTITIONS_MAX <=
+                   NET_HELLO_BYTES,
                "a WELCOME is never longer than the HELLO that asked for it");
 
 #endif

@@ -41,7 +41,8 @@ static void null_wal_step(struct bench *bench) {
     uint32_t head = atomic_load_explicit(&lane->handover_head, memory_order_acquire);
     uint32_t tail = atomic_load_explicit(&lane->handover_tail, memory_order_relaxed);
     for (; tail != head; tail++)
-        atomic_store_explicit(&bench->board->commit_seq, lane->handovers[tail % 16].seq, memory_order_release);
+        atomic_store_explicit(&bench->board->commit_seq, lane->handovers[tail % 16].seq,
+                              memory_order_release);
     atomic_store_explicit(&lane->handover_tail, tail, memory_order_release);
     seq_t open_group = atomic_load_explicit(&bench->board->open_group, memory_order_relaxed);
     bool wanted = atomic_load_explicit(&lane->wanted_group, memory_order_relaxed) == open_group;
@@ -49,7 +50,8 @@ static void null_wal_step(struct bench *bench) {
         return;
     uint64_t ms = atomic_load_explicit(&lane->cell_time, memory_order_relaxed) / NS_PER_MS;
     uint64_t horizon = ms > 3600000 ? ms - 3600000 : 0;
-    atomic_store_explicit(&bench->board->horizon_ms[(open_group + 1) % WAL_HORIZONS], horizon, memory_order_relaxed);
+    atomic_store_explicit(&bench->board->horizon_ms[(open_group + 1) % WAL_HORIZONS], horizon,
+                          memory_order_relaxed);
     atomic_store_explicit(&bench->board->open_group, open_group + 1, memory_order_release);
 }
 
@@ -85,8 +87,10 @@ static int accounts_create(struct bench *bench) {
         uint32_t count = 0;
         for (; count < STEP && number < bench->accounts; count++, number++)
             accounts[count] = (struct account){.id = account_id(number), .ledger = 1, .code = 1};
-        struct engine_request request = {
-            .operation = OPERATION_CREATE_ACCOUNTS, .event_count = count, .events = accounts, .results = results};
+        struct engine_request request = {.operation = OPERATION_CREATE_ACCOUNTS,
+                                         .event_count = count,
+                                         .events = accounts,
+                                         .results = results};
         struct engine_request *done[1];
         engine_submit(bench->lcore, &request);
         while (!engine_completed(bench->lcore, done, 1))
@@ -110,7 +114,8 @@ static void batches_make(struct bench *bench) {
             uint128_t debit_id = account_id(debit), credit_id = account_id(credit);
             uint64_t sequence = ++bench->id_sequence;
             uint64_t place = account_partition(debit_id, 1, bench->partitions);
-            uint128_t id = (uint128_t)(bench->now_ns / NS_PER_MS) << 80 | (uint128_t)sequence << 16 | place;
+            uint128_t id =
+                (uint128_t)(bench->now_ns / NS_PER_MS) << 80 | (uint128_t)sequence << 16 | place;
             *event = (struct compact_transfer){
                 .id = {(uint64_t)id, (uint64_t)(id >> 64)},
                 .debit_account_id = {(uint64_t)debit_id, (uint64_t)(debit_id >> 64)},
@@ -180,9 +185,12 @@ static void usage(FILE *out) {
 }
 
 static int options_parse(struct bench *bench, int argc, char **argv) {
-    static const struct option options[] = {{"accounts", required_argument, NULL, 'a'}, {"seconds", required_argument, NULL, 's'},
-                                            {"partitions", required_argument, NULL, 'p'}, {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option options[] = {{"accounts", required_argument, NULL, 'a'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"partitions", required_argument, NULL, 'p'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         char *end = NULL;
@@ -204,7 +212,9 @@ static int options_parse(struct bench *bench, int argc, char **argv) {
         }
     }
     if (optind < argc || bench->accounts < 2 || bench->seconds <= 0 || bench->seconds > 60) {
-        fprintf(stderr, "engine: --accounts from 2 up, --seconds above 0 and at most 60, and nothing else\n");
+        fprintf(
+            stderr,
+            "engine: --accounts from 2 up, --seconds above 0 and at most 60, and nothing else\n");
         return 2;
     }
     return 0;
@@ -225,8 +235,9 @@ static int bench_open(struct bench *bench) {
         .hash_seed = 1,
         .digest_seed = 2,
         .id_time = true,
-        /* Account and index, and ids at up to 16 M/s for as long as is measured. */
-        .memory_bytes = (size_t)bench->accounts * 200 + (size_t)(bench->seconds * 16e6 * 80) + (256u << 20),
+        /* Account and index, and ids at up to 14 M/s for as long as is measured. */
+        .memory_bytes =
+            (size_t)bench->accounts * 200 + (size_t)(bench->seconds / 2 * 14e6 * 64) + (256u << 20),
         .log_buffer_bytes = WAL_SEGMENT_BYTES_MAX,
         .digest_interval_ns = NS_PER_SECOND,
         .horizon_back_ms = 3600000,
@@ -246,7 +257,8 @@ static int bench_open(struct bench *bench) {
 }
 
 int main(int argc, char **argv) {
-    static struct bench bench = {.accounts = 10000000, .seconds = 8, .partitions = PARTITIONS_DEFAULT};
+    static struct bench bench = {
+        .accounts = 10000000, .seconds = 8, .partitions = PARTITIONS_DEFAULT};
     int usage_error = options_parse(&bench, argc, argv);
     if (usage_error)
         return usage_error == 1 ? 0 : usage_error;
@@ -265,7 +277,8 @@ int main(int argc, char **argv) {
     roofline_slice(&roofline, slice);
     bench.executed = bench.rejected = 0;
     uint64_t engine_ns = 0, roofline_ns = 0, slices = 0, begin = bench_now_ns();
-    while ((double)engine_ns < bench.seconds * 1e9 / 2 && (double)(bench_now_ns() - begin) < bench.seconds * 2e9) {
+    while ((double)engine_ns < bench.seconds * 1e9 / 2 &&
+           (double)(bench_now_ns() - begin) < bench.seconds * 2e9) {
         engine_ns += engine_slice(&bench, slice);
         roofline_ns += roofline_slice(&roofline, slice);
         slices++;
@@ -276,11 +289,16 @@ int main(int argc, char **argv) {
     uint64_t checksum = verify(&bench, &bench.errors) ^ roofline.checksum;
     double total = (double)(bench_now_ns() - started) / 1e9;
     if (!bench.json)
-        printf("engine: %.2f M transfers/s, roofline %.2f M/s, ratio %.2f; %u accounts, %lu transfers, %.1f s measured, %.1f s in all\n",
-               figure / 1e6, roof / 1e6, figure / roof, bench.accounts, (unsigned long)bench.executed, (double)engine_ns / 1e9, total);
-    printf("{\"benchmark\":\"engine\",\"figure\":%.0f,\"roofline\":%.0f,\"ratio\":%.3f,\"unit\":\"transfers/s\",\"accounts\":%u,"
-           "\"transfers\":%lu,\"measured_s\":%.2f,\"total_s\":%.1f,\"checksum\":\"%016lx\",\"errors\":%lu%s}\n",
-           figure, roof, figure / roof, bench.accounts, (unsigned long)bench.executed, (double)engine_ns / 1e9, total,
-           (unsigned long)checksum, (unsigned long)bench.errors, getenv("TALLY_PERF_ENVIRONMENT") ? getenv("TALLY_PERF_ENVIRONMENT") : "");
+        printf("engine: %.2f M transfers/s, roofline %.2f M/s, ratio %.2f; %u accounts, %lu "
+               "transfers, %.1f s measured, %.1f s in all\n",
+               figure / 1e6, roof / 1e6, figure / roof, bench.accounts,
+               (unsigned long)bench.executed, (double)engine_ns / 1e9, total);
+    printf("{\"benchmark\":\"engine\",\"figure\":%.0f,\"roofline\":%.0f,\"ratio\":%.3f,\"unit\":"
+           "\"transfers/s\",\"accounts\":%u,"
+           "\"transfers\":%lu,\"measured_s\":%.2f,\"total_s\":%.1f,\"checksum\":\"%016lx\","
+           "\"errors\":%lu%s}\n",
+           figure, roof, figure / roof, bench.accounts, (unsigned long)bench.executed,
+           (double)engine_ns / 1e9, total, (unsigned long)checksum, (unsigned long)bench.errors,
+           getenv("TALLY_PERF_ENVIRONMENT") ? getenv("TALLY_PERF_ENVIRONMENT") : "");
     return bench.errors ? 1 : 0;
 }

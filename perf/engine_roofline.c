@@ -18,7 +18,8 @@ int roofline_open(struct roofline *roofline, uint64_t accounts) {
     roofline->index_lines = accounts * 2 / 7 + 1;
     roofline->account_lines = accounts * 2;
     roofline->id_lines = ID_LINES;
-    size_t bytes = (roofline->index_lines + roofline->account_lines + roofline->id_lines) * LINE + LOG_BYTES;
+    size_t bytes =
+        (roofline->index_lines + roofline->account_lines + roofline->id_lines) * LINE + LOG_BYTES;
     struct memory memory; /* only for its region: huge pages, pre-faulted, as the engine has them */
     if (memory_open(&memory, bytes, true))
         return -1;
@@ -38,12 +39,15 @@ uint64_t roofline_slice(struct roofline *roofline, uint64_t events) {
         for (unsigned i = 0; i < BURST; i++) {
             uint64_t *random = &roofline->random;
             for (unsigned side = 0; side < 2; side++) {
-                lines[i][side] = (uint64_t *)(roofline->index + bench_below(random, roofline->index_lines) * LINE);
-                uint8_t *account = roofline->accounts + bench_below(random, roofline->account_lines / 2) * 2 * LINE;
+                lines[i][side] = (uint64_t *)(roofline->index +
+                                              bench_below(random, roofline->index_lines) * LINE);
+                uint8_t *account = roofline->accounts +
+                                   bench_below(random, roofline->account_lines / 2) * 2 * LINE;
                 lines[i][2 + side * 2] = (uint64_t *)account;
                 lines[i][3 + side * 2] = (uint64_t *)(account + LINE);
             }
-            lines[i][6] = (uint64_t *)(roofline->ids + bench_below(random, roofline->id_lines) * LINE);
+            lines[i][6] =
+                (uint64_t *)(roofline->ids + bench_below(random, roofline->id_lines) * LINE);
             for (unsigned line = 0; line < 7; line++)
                 __builtin_prefetch(lines[i][line], 1);
         }
@@ -55,7 +59,8 @@ uint64_t roofline_slice(struct roofline *roofline, uint64_t events) {
             uint64_t *log = (uint64_t *)(roofline->log + log_offset);
             for (unsigned word = 0; word < LOG_RECORD / 8; word++)
                 log[word] = sum + word;
-            log_offset = log_offset + LOG_RECORD > LOG_BYTES - LOG_RECORD ? 0 : log_offset + LOG_RECORD;
+            log_offset =
+                log_offset + LOG_RECORD > LOG_BYTES - LOG_RECORD ? 0 : log_offset + LOG_RECORD;
         }
     }
     uint64_t took = bench_now_ns() - start;

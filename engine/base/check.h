@@ -12,4 +12,7 @@
 #define likely(condition) __builtin_expect(!!(condition), 1)
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
+/** For functions whose only effect is a prefetch: gcc 12 takes them for pure when it does not inline them, and drops the call. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 #endif

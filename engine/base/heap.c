@@ -6,7 +6,8 @@ static struct heap_entry *entry_at(const struct heap *heap, uint32_t position) {
 }
 
 /** Let `entry` rise from `position` to where it belongs. */
-static void sift_up(struct heap *heap, uint32_t position, struct heap_entry entry, heap_moved_fn *moved, void *context) {
+static void sift_up(struct heap *heap, uint32_t position, struct heap_entry entry,
+                    heap_moved_fn *moved, void *context) {
     while (position > 0) {
         uint32_t parent = (position - 1) / 4;
         struct heap_entry above = *entry_at(heap, parent);
@@ -20,7 +21,8 @@ static void sift_up(struct heap *heap, uint32_t position, struct heap_entry entr
     moved(context, entry.slot, position);
 }
 
-static void sift_down(struct heap *heap, uint32_t position, struct heap_entry entry, heap_moved_fn *moved, void *context) {
+static void sift_down(struct heap *heap, uint32_t position, struct heap_entry entry,
+                      heap_moved_fn *moved, void *context) {
     uint32_t count = heap->entries.count;
     for (;;) {
         uint64_t first = (uint64_t)position * 4 + 1;
@@ -42,9 +44,11 @@ static void sift_down(struct heap *heap, uint32_t position, struct heap_entry en
     moved(context, entry.slot, position);
 }
 
-void heap_insert(struct heap *heap, uint64_t key, uint32_t slot, heap_moved_fn *moved, void *context) {
+void heap_insert(struct heap *heap, uint64_t key, uint32_t slot, heap_moved_fn *moved,
+                 void *context) {
     slab_take(&heap->entries, sizeof(struct heap_entry));
-    sift_up(heap, heap->entries.count - 1, (struct heap_entry){.key = key, .slot = slot}, moved, context);
+    sift_up(heap, heap->entries.count - 1, (struct heap_entry){.key = key, .slot = slot}, moved,
+            context);
 }
 
 void heap_remove(struct heap *heap, uint32_t position, heap_moved_fn *moved, void *context) {

@@ -29,7 +29,8 @@ static inline int heap_reserve(struct heap *heap, struct memory *memory, uint32_
     return slab_reserve(&heap->entries, memory, more, sizeof(struct heap_entry));
 }
 /** Room must have been reserved. */
-void heap_insert(struct heap *heap, uint64_t key, uint32_t slot, heap_moved_fn *moved, void *context);
+void heap_insert(struct heap *heap, uint64_t key, uint32_t slot, heap_moved_fn *moved,
+                 void *context);
 /** @param position where the entry stands, as `moved` last said */
 void heap_remove(struct heap *heap, uint32_t position, heap_moved_fn *moved, void *context);
 

@@ -14,8 +14,9 @@ int index_reserve(struct index *index, struct memory *memory, uint32_t more) {
         return error;
     uint64_t wanted = (uint64_t)more + INDEX_SPARE_LINES;
     if (wanted > index->overflow_free_count) {
-        error = slab_reserve(&index->overflow, memory, (uint32_t)(wanted - index->overflow_free_count),
-                             sizeof(struct index_line));
+        error =
+            slab_reserve(&index->overflow, memory, (uint32_t)(wanted - index->overflow_free_count),
+                         sizeof(struct index_line));
         if (error)
             return error;
     }
@@ -66,7 +67,8 @@ static void bucket_split(struct index *index) {
         index->mask = index->mask * 2 + 1;
     struct index_line *new_line = slab_take(&index->lines, sizeof(struct index_line));
     memset(new_line, 0, sizeof(*new_line));
-    struct index_line *line = slab_at(&index->lines, to & (index->mask >> 1), sizeof(struct index_line));
+    struct index_line *line =
+        slab_at(&index->lines, to & (index->mask >> 1), sizeof(struct index_line));
     struct index_line *keep = line;
     uint32_t keep_count = 0;
     for (;;) {
@@ -91,6 +93,9 @@ static void bucket_split(struct index *index) {
         line = overflow_at(index, line->overflow);
     }
     keep->count = keep_count;
+    /* The next split takes the next bucket: have it near by then. */
+    uint32_t next_from = index->buckets > index->mask ? 0 : index->buckets & (index->mask >> 1);
+    __builtin_prefetch(slab_at(&index->lines, next_from, sizeof(struct index_line)), 1);
     uint32_t number = keep->overflow;
     keep->overflow = 0;
     while (number) {
@@ -103,7 +108,8 @@ static void bucket_split(struct index *index) {
 void index_insert(struct index *index, uint32_t tag, uint32_t slot) {
     bucket_add(index, index_line_at(index, tag), tag, slot);
     index->count++;
-    if (index->count * INDEX_LOAD_DENOMINATOR > (uint64_t)index->buckets * INDEX_LOAD_NUMERATOR && index->buckets < (1u << 31))
+    if (index->count * INDEX_LOAD_DENOMINATOR > (uint64_t)index->buckets * INDEX_LOAD_NUMERATOR &&
+        index->buckets < (1u << 31))
         bucket_split(index);
 }
 
@@ -123,7 +129,8 @@ void index_remove(struct index *index, uint32_t tag, uint32_t slot) {
     /* The bucket's last entry fills the hole. */
     struct index_line *last = line;
     previous = NULL;
-    for (struct index_line *walk = index_line_at(index, tag);; walk = overflow_at(index, walk->overflow)) {
+    for (struct index_line *walk = index_line_at(index, tag);;
+         walk = overflow_at(index, walk->overflow)) {
         last = walk;
         if (!walk->overflow)
             break;

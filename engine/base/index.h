@@ -46,13 +46,14 @@ static inline struct index_line *index_line_at(const struct index *index, uint32
     return slab_at(&index->lines, bucket, sizeof(struct index_line));
 }
 
-static inline void index_prefetch(const struct index *index, uint32_t tag) {
+ALWAYS_INLINE void index_prefetch(const struct index *index, uint32_t tag) {
     if (likely(index->buckets))
         __builtin_prefetch(index_line_at(index, tag), 1);
 }
 
 /** The next slot whose tag matches, or INDEX_NONE. */
-static inline uint32_t index_next(const struct index *index, struct index_cursor *cursor, uint32_t tag) {
+static inline uint32_t index_next(const struct index *index, struct index_cursor *cursor,
+                                  uint32_t tag) {
     const struct index_line *line = cursor->line;
     while (line) {
         for (uint32_t i = cursor->entry; i < line->count; i++) {
@@ -63,14 +64,17 @@ static inline uint32_t index_next(const struct index *index, struct index_cursor
             }
         }
         cursor->entry = 0;
-        line = line->overflow ? slab_at(&index->overflow, line->overflow - 1, sizeof(struct index_line)) : NULL;
+        line = line->overflow
+                   ? slab_at(&index->overflow, line->overflow - 1, sizeof(struct index_line))
+                   : NULL;
     }
     cursor->line = NULL;
     return INDEX_NONE;
 }
 
 /** The first slot whose tag matches, or INDEX_NONE. */
-static inline uint32_t index_first(const struct index *index, struct index_cursor *cursor, uint32_t tag) {
+static inline uint32_t index_first(const struct index *index, struct index_cursor *cursor,
+                                   uint32_t tag) {
     if (unlikely(!index->buckets))
         return INDEX_NONE;
     cursor->line = index_line_at(index, tag);
@@ -83,7 +87,8 @@ int index_reserve(struct index *index, struct memory *memory, uint32_t more);
 /** Whether `more` insertions fit already: the cheap part of index_reserve. */
 static inline bool index_has_room(const struct index *index, uint32_t more) {
     return index->buckets && index->lines.capacity - index->lines.count >= more &&
-           (uint64_t)(index->overflow.capacity - index->overflow.count) + index->overflow_free_count >=
+           (uint64_t)(index->overflow.capacity - index->overflow.count) +
+                   index->overflow_free_count >=
                more + INDEX_SPARE_LINES;
 }
 /** Add an entry; room must have been reserved. */

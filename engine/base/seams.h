@@ -25,20 +25,22 @@ struct port {
 /* --- disk: log segment files --------------------------------------------------------------------------------------- */
 
 enum disk_operation {
-    DISK_WRITE = 1,  /**< durable when it completes (O_DIRECT|O_DSYNC) */
+    DISK_WRITE = 1, /**< durable when it completes (O_DIRECT|O_DSYNC) */
     DISK_READ = 2,
-    DISK_CREATE = 3, /**< make file `file` of `bytes` zero bytes under another name, synced, then renamed */
+    DISK_CREATE =
+        3, /**< make file `file` of `bytes` zero bytes under another name, synced, then renamed */
 };
 
 /** One operation on its way. The caller owns the memory and leaves it alone until poll gives it back. */
 struct disk_io {
     uint8_t operation;
-    uint64_t file;   /**< number of the log segment file */
-    uint64_t offset; /**< bytes, 4 KiB aligned */
-    uint64_t bytes;  /**< total; 4 KiB multiple */
+    uint64_t file;                    /**< number of the log segment file */
+    uint64_t offset;                  /**< bytes, 4 KiB aligned */
+    uint64_t bytes;                   /**< total; 4 KiB multiple */
     struct iovec iov[LCORES_MAX + 1]; /**< 4 KiB aligned pieces */
     unsigned iov_count;
-    int64_t result;  /**< bytes done (anything less than `bytes` is an error), 0 for DISK_CREATE, or -errno */
+    int64_t
+        result; /**< bytes done (anything less than `bytes` is an error), 0 for DISK_CREATE, or -errno */
     void *owner;
 };
 
@@ -54,7 +56,8 @@ struct disk {
     int64_t (*size)(struct disk *disk, uint64_t file);
     /** Synchronous, whole. @return 0 or -errno (-EIO when short). */
     int (*read)(struct disk *disk, uint64_t file, uint64_t offset, void *bytes, size_t length);
-    int (*write)(struct disk *disk, uint64_t file, uint64_t offset, const void *bytes, size_t length);
+    int (*write)(struct disk *disk, uint64_t file, uint64_t offset, const void *bytes,
+                 size_t length);
     int (*sync)(struct disk *disk, uint64_t file);
     /** Human name of a file, for messages. */
     const char *(*name)(struct disk *disk, uint64_t file);

@@ -19,7 +19,8 @@ static inline void *slab_at(const struct slab *slab, uint32_t slot, size_t recor
 }
 
 /** Make room for `more` records. @return 0 or -ENOMEM */
-static inline int slab_reserve(struct slab *slab, struct memory *memory, uint32_t more, size_t record_bytes) {
+static inline int slab_reserve(struct slab *slab, struct memory *memory, uint32_t more,
+                               size_t record_bytes) {
     if (likely(slab->capacity - slab->count >= more))
         return 0;
     uint32_t per_unit = (uint32_t)(MEMORY_UNIT_BYTES / record_bytes);

@@ -18,8 +18,8 @@ typedef uint64_t term_t;    /**< leadership period */
 #define UINT128_MAX (~(uint128_t)0)
 #define AMOUNT_MAX UINT128_MAX
 #define TIMESTAMP_MAX ((uint64_t)INT64_MAX) /**< ns; the top bit is never used */
-#define NS_PER_SECOND 1000000000ULL
-#define NS_PER_MS 1000000ULL
+#define NS_PER_SECOND ((uint64_t)1000000000)
+#define NS_PER_MS ((uint64_t)1000000)
 
 #define PARTITIONS_DEFAULT 256
 #define PARTITIONS_MAX 1024
@@ -63,7 +63,8 @@ struct account {
     uint128_t user_data_128;
     uint64_t user_data_64;
     uint32_t user_data_32;
-    uint32_t reserved; /**< zero outside the engine (in its tables: the low half of the last group that changed it) */
+    uint32_t
+        reserved; /**< zero outside the engine (in its tables: the low half of the last group that changed it) */
     uint32_t ledger;
     uint16_t code;
     uint16_t flags;
@@ -100,9 +101,10 @@ struct compact_transfer {
 
 /** Outcome of one event or one id asked for. 16 bytes. */
 struct result {
-    uint64_t timestamp; /**< ns; `exists` carries the first one, a failure the time of its decision */
-    uint32_t status;    /**< enum transfer_status, account_status or lookup_status */
-    uint32_t reserved;  /**< zero */
+    uint64_t
+        timestamp;   /**< ns; `exists` carries the first one, a failure the time of its decision */
+    uint32_t status; /**< enum transfer_status, account_status or lookup_status */
+    uint32_t reserved; /**< zero */
 };
 
 /** An account's four balances, as the answer to "balances wanted". 64 bytes. */

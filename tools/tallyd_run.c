@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/tallyd_run.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+
+#include "engine/lcore.h"
+#include "net/net.h"
+#include "net/port_dpdk.h"
+#include "wal/data_dir.h"
+
+#define HORIZON_BACK_MS 3600000u
+#define HORIZON_MINIMUM_MS 60000u
+#define HORIZON_SLACK_MS 1000u
+#define DRAIN_MAX_NS (10 * NS_PER_SECOND)
+#define LAST_REPLIES_NS (20 * NS_PER_MS)
+#define MTU_ETHERNET 1500
+#define MBUFS_SPARE 4096 /**< packets in rings and on their way, beside stored replies */
+
+/** One tallyd: everything that lives as long as the process serves. */
+struct node {
+    const struct tallyd_options *options;
+    struct data_dir *dir;
+    struct wal_board *board;
+    struct wal_lane *lane;
+    struct engine *engine;
+    struct wal *wal;
+    struct wal_position position;
+    term_t term;
+    struct port_dpdk port;
+    bool port_open;
+    struct net *net;
+    struct lcore *lcore;
+    struct clock clock;
+    struct random random;
+    pthread_t control;
+    bool control_started;
+    _Atomic bool stop;          /**< SIGTERM or SIGINT came */
+    _Atomic bool control_leave; /**< the control thread shall end */
+};
+
+/* --- clock and random, as production has them ---------------------------------------------------------------------------- */
+
+static uint64_t clock_read(clockid_t id) {
+    struct timespec now;
+    clock_gettime(id, &now);
+    return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t clock_monotonic(struct clock *clock) {
+    (void)clock;
+    return clock_read(CLOCK_MONOTONIC);
+}
+
+static uint64_t clock_realtime(struct clock *clock) {
+    (void)clock;
+    return clock_read(CLOCK_REALTIME);
+}
+
+static void random_fill(struct random *random, void *bytes, size_t length) {
+    (void)random;
+    uint8_t *next = bytes;
+    while (length > 0) {
+        ssize_t got = getrandom(next, length > 256 ? 256 : length, 0);
+        if (got <= 0)
+            continue;
+        next += got;
+        length -= (size_t)got;
+    }
+}
+
+/* --- counters ---------------------------------------------------------------------------------------------------------------- */
+
+/** One line a counter, `name value`. Values are read while they change; each is whole. */
+static void counters_print(const struct node *node) {
+    const struct net_counters *net = net_counters(node->net);
+    const struct wal_counters *wal = wal_counters(node->wal);
+    struct engine_totals totals;
+    engine_totals(node->engine, &totals);
+#define X(name, what) fprintf(stderr, "net_" #name " %" PRIu64 "\n", net->name);
+    NET_COUNTER_TABLE(X)
+#undef X
+    fprintf(stderr, "engine_accounts %" PRIu64 "\n", totals.accounts);
+    fprintf(stderr, "engine_transfer_ids %" PRIu64 "\n", totals.transfer_ids);
+    fprintf(stderr, "engine_pendings %" PRIu64 "\n", totals.pendings);
+    fprintf(stderr, "engine_memory_used_bytes %zu\n", totals.memory_used_bytes);
+    fprintf(stderr, "engine_memory_bytes %zu\n", totals.memory_bytes);
+    fprintf(stderr, "lcore_turns %" PRIu64 "\n", node->lcore->turns);
+    fprintf(stderr, "lcore_empty_turns %" PRIu64 "\n", node->lcore->empty_turns);
+    fprintf(stderr, "lcore_events %" PRIu64 "\n", node->lcore->events);
+    fprintf(stderr, "wal_groups %" PRIu64 "\n", atomic_load(&wal->groups));
+    fprintf(stderr, "wal_records %" PRIu64 "\n", atomic_load(&wal->records));
+    fprintf(stderr, "wal_bytes %" PRIu64 "\n", atomic_load(&wal->bytes));
+    fprintf(stderr, "wal_commit_seq %" PRIu64 "\n", atomic_load(&node->board->commit_seq));
+    fprintf(stderr, "wal_term %" PRIu64 "\n", node->term);
+}
+
+/** Signals, on an ordinary thread that no lcore waits for. */
+static void *control_main(void *context) {
+    struct node *node = context;
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGUSR1);
+    uint64_t stats_ns = node->options->stats_s * NS_PER_SECOND,
+             printed = clock_read(CLOCK_MONOTONIC);
+    while (!atomic_load(&node->control_leave)) {
+        struct timespec wait = {.tv_nsec = 100 * 1000 * 1000};
+        int signal = sigtimedwait(&signals, NULL, &wait);
+        uint64_t now = clock_read(CLOCK_MONOTONIC);
+        if (signal == SIGTERM || signal == SIGINT)
+            atomic_store(&node->stop, true);
+        else if (signal == SIGUSR1 || (stats_ns && now - printed >= stats_ns)) {
+            counters_print(node);
+            printed = now;
+        }
+    }
+    return NULL;
+}
+
+/** Let threads that are made from here on run anywhere: EAL pins its main thread, and they inherit that. */
+static int control_start(struct node *node) {
+    cpu_set_t everywhere;
+    CPU_ZERO(&everywhere);
+    for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        CPU_SET(cpu, &everywhere);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setaffinity_np(&attributes, sizeof(everywhere), &everywhere);
+    int error = pthread_create(&node->control, &attributes, control_main, node);
+    pthread_attr_destroy(&attributes);
+    node->control_started = error == 0;
+    return -error;
+}
+
+/* --- opening, in the order in which things depend on each other --------------------------------------------------------------- */
+
+static int directory_open(struct node *node) {
+    char error[512];
+    int problem =
+        data_dir_open(node->options->data, DATA_DIR_LOCK, &node->dir, error, sizeof(error));
+    if (!problem)
+        return 0;
+    fprintf(stderr, "tallyd: %s\n", error);
+    return problem == -EBADMSG ? TALLYD_EXIT_DAMAGED : TALLYD_EXIT_DIRECTORY;
+}
+
+static int engine_start(struct node *node) {
+    const struct data_dir_settings *settings = data_dir_settings(node->dir);
+    node->board = aligned_alloc(CACHE_LINE_BYTES, sizeof(struct wal_board));
+    node->lane = aligned_alloc(CACHE_LINE_BYTES, sizeof(struct wal_lane));
+    if (!node->board || !node->lane) {
+        fprintf(stderr, "tallyd: out of memory\n");
+        return TALLYD_EXIT_FAILURE;
+    }
+    memset(node->board, 0, sizeof(*node->board));
+    memset(node->lane, 0, sizeof(*node->lane));
+    struct engine_config config = {
+        .partitions = settings->identity.partitions,
+        .lcores = 1,
+        .hash_seed = settings->identity.hash_seed,
+        .digest_seed = settings->identity.digest_seed,
+        .id_time = settings->identity.id_time,
+        .memory_bytes = node->options->memory_mb << 20,
+        .log_buffer_bytes = WAL_SEGMENT_BYTES_MAX,
+        .digest_interval_ns = NS_PER_SECOND,
+        .horizon_back_ms = HORIZON_BACK_MS,
+        .horizon_slack_ms = HORIZON_SLACK_MS,
+        .prefault = true,
+        .board = node->board,
+        .lanes = node->lane,
+    };
+    char error[256];
+    fprintf(stderr, "tallyd: preparing %" PRIu64 " MiB of memory\n", node->options->memory_mb);
+    if (engine_open(&config, &node->engine, error, sizeof(error))) {
+        fprintf(stderr, "tallyd: %s\n", error);
+        return TALLYD_EXIT_FAILURE;
+    }
+    return 0;
+}
+
+static int clock_start(struct node *node) {
+    uint64_t log_ns = node->position.cell_time, now = clock_read(CLOCK_REALTIME);
+    if (cell_clock_start(&node->lcore->cell_clock, clock_read(CLOCK_MONOTONIC), now, log_ns,
+                         node->options->accept_clock))
+        return 0;
+    fprintf(stderr,
+            "tallyd: the time of day is %" PRIu64
+            " minutes ahead of the log; if the node really was down that long, start with "
+            "--accept-clock, else set the clock right\n",
+            (now - log_ns) / (60 * NS_PER_SECOND));
+    return TALLYD_EXIT_FAILURE;
+}
+
+/** Recover, lead, and open the log behind what was recovered. */
+static int log_start(struct node *node) {
+    const struct data_dir_settings *settings = data_dir_settings(node->dir);
+    struct disk *disk = data_dir_disk(node->dir);
+    char error[512];
+    uint64_t start = clock_read(CLOCK_MONOTONIC);
+    int problem = wal_recover(disk, &settings->identity, engine_replay, engine_replay_group_end,
+                              node->engine, &node->position, error, sizeof(error));
+    if (problem) {
+        fprintf(stderr, "tallyd: %s\n", error);
+        return problem == -EBADMSG || problem == -ENODATA ? TALLYD_EXIT_DAMAGED
+               : problem == -EPERM || problem == -ENOTSUP ? TALLYD_EXIT_DIRECTORY
+                                                          : TALLYD_EXIT_FAILURE;
+    }
+    fprintf(stderr,
+            "tallyd: recovered %" PRIu64 " groups, %" PRIu64 " records, %" PRIu64
+            " bytes in %" PRIu64 " ms, up to group %" PRIu64 "%s\n",
+            node->position.groups, node->position.records, node->position.bytes,
+            (clock_read(CLOCK_MONOTONIC) - start) / NS_PER_MS, node->position.seq,
+            node->position.torn_bytes ? "; a torn tail was cut" : "");
+    int clock_problem = clock_start(node);
+    if (clock_problem)
+        return clock_problem;
+    struct coordinator *coordinator = data_dir_coordinator(node->dir);
+    problem = coordinator->lead(coordinator, node->position.term, &node->term);
+    if (problem) {
+        fprintf(stderr, "tallyd: cannot lead: %s\n", strerror(-problem));
+        return TALLYD_EXIT_DIRECTORY;
+    }
+    struct wal_config config = {
+        .disk = disk,
+        .identity = settings->identity,
+        .term = node->term,
+        .position = node->position,
+        .board = node->board,
+        .lanes = node->lane,
+        .lane_count = 1,
+        .groups_in_flight = settings->groups_in_flight,
+        .file_bytes = settings->identity.file_bytes,
+        .group_bytes_wanted = (uint32_t)node->options->group_kb << 10,
+        .group_delay_ns = node->options->group_delay_us * 1000,
+        .horizon_back_ms = HORIZON_BACK_MS,
+        .horizon_minimum_ms = HORIZON_MINIMUM_MS,
+    };
+    if (wal_open(&config, &node->wal, error, sizeof(error))) {
+        fprintf(stderr, "tallyd: %s\n", error);
+        return TALLYD_EXIT_FAILURE;
+    }
+    if (engine_replay_finish(node->engine, node->position.seq, node->term, node->position.cell_time,
+                             node->position.horizon_ms)) {
+        fprintf(stderr, "tallyd: the log ends in the middle of something: accounts are named that "
+                        "it never creates\n");
+        return TALLYD_EXIT_DAMAGED;
+    }
+    return 0;
+}
+
+static int eal_start(const struct tallyd_options *options) {
+    char **argv = calloc((size_t)options->eal_argc + 2, sizeof(char *));
+    if (!argv)
+        return TALLYD_EXIT_FAILURE;
+    argv[0] = (char *)(uintptr_t) "tallyd";
+    for (int i = 0; i < options->eal_argc; i++)
+        argv[i + 1] = options->eal_argv[i];
+    port_dpdk_prepare_signals();
+    int used = rte_eal_init(options->eal_argc + 1, argv);
+    if (used < 0) {
+        fprintf(stderr, "tallyd: DPDK did not start: %s; look at the EAL arguments behind \"--\"\n",
+                rte_strerror(rte_errno));
+        return TALLYD_EXIT_USAGE;
+    }
+    if (used < options->eal_argc) {
+        fprintf(stderr, "tallyd: \"%s\" behind \"--\" is not an EAL argument\n", argv[used + 1]);
+        return TALLYD_EXIT_USAGE;
+    }
+    return 0;
+}
+
+static int port_start(struct node *node) {
+    const struct tallyd_options *options = node->options;
+    char error[512];
+    static const uint8_t none[16];
+    struct port_dpdk_config config = {
+        .name = options->port ? options->port : "0",
+        .mtu = MTU_ETHERNET,
+        .software_checksums = options->software_checksums,
+        .packets = (unsigned)(options->sessions * options->window * 2 + MBUFS_SPARE),
+        .ipv6 = memcmp(options->ipv6, none, 16) ? options->ipv6 : NULL,
+    };
+    if (port_dpdk_open(&node->port, &config, error, sizeof(error))) {
+        fprintf(stderr, "tallyd: %s\n", error);
+        return TALLYD_EXIT_FAILURE;
+    }
+    node->port_open = true;
+    return 0;
+}
+
+static int net_start(struct node *node) {
+    const struct tallyd_options *options = node->options;
+    const struct data_dir_settings *settings = data_dir_settings(node->dir);
+    static const uint8_t placement[PARTITIONS_MAX]; /* all on lcore 0 */
+    node->clock = (struct clock){clock_monotonic, clock_realtime};
+    node->random = (struct random){random_fill};
+    struct net_config config = {
+        .port = &node->port.port,
+        .random = &node->random,
+        .pool = node->port.pool,
+        .udp_port = (uint16_t)options->udp_port,
+        .payload_max = node->port.payload_max,
+        .tx_checksum_ipv4 = node->port.tx_checksum_ipv4,
+        .tx_checksum_udp = node->port.tx_checksum_udp,
+        .rx_checksum_trusted = node->port.rx_checksum,
+        .session_max = (unsigned)options->sessions,
+        .window = (unsigned)options->window,
+        .reply_buffers = (unsigned)(options->sessions * options->window),
+        .queueing_delay_max_ns = options->queueing_delay_us * 1000,
+        .identity = settings->identity,
+        .term = node->term,
+        .lcores = 1,
+        .ports = {(uint16_t)options->udp_port},
+        .placement = placement,
+        .id_window_ms = HORIZON_BACK_MS,
+    };
+    memcpy(config.mac, node->port.mac, sizeof(config.mac));
+    memcpy(config.ipv4, options->ipv4, sizeof(config.ipv4));
+    memcpy(config.ipv6, options->ipv6, sizeof(config.ipv6));
+    char error[256];
+    if (net_open(&config, &node->net, error, sizeof(error))) {
+        fprintf(stderr, "tallyd: %s\n", error);
+        return TALLYD_EXIT_FAILURE;
+    }
+    return 0;
+}
+
+/* --- serving -------------------------------------------------------------------------------------------------------------------- */
+
+/** Ask for short, frequent turns on a core that others use too (kernel workers of the disk above all). Best effort: older kernels
+ *  refuse, and then only latency suffers. */
+static void scheduler_slice_set(void) {
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime_ns, deadline_ns, period_ns;
+    } attributes = {.size = 48, .policy = SCHED_OTHER, .runtime_ns = 10 * NS_PER_MS};
+    syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
+/** The lcore's life: turns, until somebody asks to stop or the disk is lost; then what was accepted is finished.
+ *  @return 0, or the disk's -errno */
+static int serve(struct node *node) {
+    struct lcore *lcore = node->lcore;
+    bool isolated = node->options->isolated;
+    scheduler_slice_set();
+    net_announce(node->net);
+    uint64_t deadline = 0;
+    for (;;) {
+        if (!lcore_step(lcore) && !isolated)
+            sched_yield();
+        int failed = atomic_load_explicit(&node->board->failed, memory_order_relaxed);
+        if (failed)
+            return failed;
+        if (!lcore->draining && atomic_load_explicit(&node->stop, memory_order_relaxed)) {
+            lcore->draining = true;
+            deadline = clock_read(CLOCK_MONOTONIC) + DRAIN_MAX_NS;
+        }
+        if (lcore->draining && (lcore_drained(lcore) || clock_read(CLOCK_MONOTONIC) > deadline))
+            break;
+    }
+    /* The last replies are with the driver; give it a moment to send them. */
+    uint64_t last = clock_read(CLOCK_MONOTONIC) + LAST_REPLIES_NS;
+    while (clock_read(CLOCK_MONOTONIC) < last)
+        net_flush(node->net, clock_read(CLOCK_MONOTONIC));
+    return 0;
+}
+
+static int node_open(struct node *node) {
+    node->lcore = calloc(1, sizeof(*node->lcore));
+    if (!node->lcore)
+        return TALLYD_EXIT_FAILURE;
+    int (*const steps[])(struct node *) = {directory_open, engine_start, log_start, port_start,
+                                           net_start};
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        int problem = steps[i](node);
+        if (problem)
+            return problem;
+    }
+    node->lcore->engine = engine_lcore(node->engine, 0);
+    node->lcore->net = node->net;
+    node->lcore->wal = node->wal;
+    node->lcore->board = node->board;
+    node->lcore->clock = &node->clock;
+    return control_start(node) ? TALLYD_EXIT_FAILURE : 0;
+}
+
+static void node_close(struct node *node) {
+    if (node->control_started) {
+        atomic_store(&node->control_leave, true);
+        pthread_join(node->control, NULL);
+    }
+    if (node->net)
+        net_close(node->net);
+    if (node->port_open)
+        port_dpdk_close(&node->port);
+    if (node->wal)
+        wal_close(node->wal);
+    engine_close(node->engine);
+    if (node->dir)
+        data_dir_close(node->dir);
+    free(node->lcore);
+    free(node->board);
+    free(node->lane);
+}
+
+int tallyd_run(const struct tallyd_options *options) {
+    static struct node node;
+    node.options = options;
+    /* Blocked here, so that every thread made later has them blocked and only the control thread sees them. */
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    int problem = eal_start(options);
+    if (problem)
+        return problem;
+    problem = node_open(&node);
+    if (!problem) {
+        fprintf(stderr, "tallyd: ready on UDP port %" PRIu64 ", term %" PRIu64 ", %u partitions\n",
+                options->udp_port, node.term, data_dir_settings(node.dir)->identity.partitions);
+        int failed = serve(&node);
+        counters_print(&node);
+        if (failed) {
+            fprintf(stderr, "tallyd: stopped, and acknowledges nothing any more: %s\n",
+                    wal_error(node.wal));
+            problem = TALLYD_EXIT_FAILURE;
+        } else {
+            fprintf(stderr, "tallyd: stopped cleanly\n");
+        }
+    }
+    node_close(&node);
+    rte_eal_cleanup();
+    return problem;
+}
