@@ -15,11 +15,12 @@
  *  What the server must not do: crash, touch a byte behind the packet, lose count of a packet, a request or a buffer. */
 
 enum action {
-    ACTION_FRAME,    /* the bytes are a frame */
+    ACTION_FRAME, /* the bytes are a frame */
+    ACTION_ICMP, /* hop limit, destination, then a message in a good frame from the client, its checksum right */
     ACTION_DATAGRAM, /* the bytes are the payload of a good frame from the client */
     ACTION_SESSION, /* the first byte is a type, the rest stands behind a good header of the open session */
-    ACTION_REQUEST,  /* ... a request of the right number */
-    ACTION_HELLO,    /* a HELLO with a good cookie, instance and nonce from the bytes */
+    ACTION_REQUEST, /* ... a request of a number in the window, and made to fit in most other ways if the byte says so */
+    ACTION_HELLO,   /* a HELLO with a good cookie, instance and nonce from the bytes */
     ACTION_COMPLETE, /* the engine finishes a request; statuses from the bytes */
     ACTION_TIME,     /* time passes */
     ACTION_COUNT,
@@ -137,6 +138,80 @@ static struct session *any_session(struct world *world) {
     return found;
 }
 
+/** ICMP or ICMPv6 to the server's address or its solicited-node group. */
+static void receive_icmp(struct world *world, const uint8_t *bytes, size_t length) {
+    if (length < 6)
+        return;
+    bool ipv6 = world->server.family == 6;
+    size_t body = length - 2, headers = packet_header_bytes(&world->server) - 8;
+    uint8_t frame[FRAME_MAX], pseudo[FRAME_MAX] = {0};
+    packet_encode_udp(&world->client, &world->server, frame, 0);
+    memcpy(frame + headers, bytes + 2, body);
+    memset(frame + headers + 2, 0, 2);
+    size_t summed = 0;
+    if (ipv6) {
+        frame[18] = (uint8_t)(body >> 8), frame[19] = (uint8_t)body;
+        frame[20] = 58;
+        frame[21] = bytes[0] & 1 ? 255 : bytes[0];
+        if (bytes[1] & 1) {
+            memcpy(frame, (uint8_t[6]){0x33, 0x33, 0xff, 0, 0, 1}, 6);
+            memcpy(frame + 38, (uint8_t[16]){0xff, 2, [11] = 1, [12] = 0xff, [15] = 1}, 16);
+        }
+        if (bytes[1] & 2) /* an address is looked for; where it has 16 bytes, it is ours */
+            frame[headers] = 135;
+        if ((bytes[1] & 6) == 6 && body >= 24)
+            memcpy(frame + headers + 8, world->server.ip, 16);
+        if (bytes[1] & 8)
+            memset(frame + 22, 0, 16);
+        memcpy(pseudo, frame + 22, 32);
+        pseudo[34] = (uint8_t)(body >> 8), pseudo[35] = (uint8_t)body, pseudo[39] = 58;
+        summed = 40;
+    } else {
+        frame[16] = (uint8_t)((20 + body) >> 8), frame[17] = (uint8_t)(20 + body);
+        frame[23] = 1;
+        memset(frame + 24, 0, 2);
+        uint16_t checksum = packet_checksum(frame + 14, 20);
+        memcpy(frame + 24, &checksum, 2);
+    }
+    memcpy(pseudo + summed, frame + headers, body);
+    uint16_t checksum = packet_checksum(pseudo, summed + body);
+    memcpy(frame + headers + 2, &checksum, 2);
+    receive(world, frame, headers + body, PACKET_ANSWER_ROOM);
+}
+
+/** Set number and acknowledgement, and if `how` has 0x40 operation, format and count to what the length is right for.
+ *  @return the body's length, cut to whole events then */
+static size_t request_fit(const struct world *world, const struct session *session, uint8_t how,
+                          uint8_t *body, size_t length) {
+    struct net_request_header header;
+    if (length < sizeof(header))
+        return length;
+    memcpy(&header, body, sizeof(header));
+    header.request = session->edge + how % 16;
+    header.acknowledged = session->edge;
+    if (how >= 128) /* the oldest reply is acknowledged, if there is one */
+        header.acknowledged +=
+            session_slot(&world->net->table, session, session->edge + 1)->state == SLOT_REPLIED;
+    if (how & 0x40) {
+        static const uint8_t event_bytes[8] = {128, 128, 64, 16, 16, 64, 64, 64};
+        unsigned kind = header.operation % 8;
+        header.operation = (uint8_t)(kind == 0   ? OPERATION_CREATE_ACCOUNTS
+                                     : kind == 3 ? OPERATION_LOOKUP_ACCOUNTS
+                                     : kind == 4 ? OPERATION_LOOKUP_TRANSFERS
+                                                 : OPERATION_CREATE_TRANSFERS);
+        header.event_format = event_bytes[kind] == 64;
+        size_t left = length - sizeof(header);
+        header.options_bytes = (uint16_t)(header.options_bytes % 9 * 8);
+        if (header.options_bytes > left)
+            header.options_bytes = 0;
+        left -= header.options_bytes;
+        header.event_count = (uint16_t)(left / event_bytes[kind]);
+        length -= left % event_bytes[kind];
+    }
+    memcpy(body, &header, sizeof(header));
+    return length;
+}
+
 static void receive_in_session(struct world *world, enum action action, const uint8_t *bytes,
                                size_t length) {
     struct session *session = any_session(world);
@@ -149,16 +224,11 @@ static void receive_in_session(struct world *world, enum action action, const ui
                                 .counter = session->rx_counter + 1};
     memcpy(datagram, &header, sizeof(header));
     memcpy(datagram + sizeof(header), bytes + 1, length - 1);
-    if (action == ACTION_REQUEST && length > 1 + sizeof(struct net_request_header)) {
-        uint64_t number = session->edge + bytes[0] % 16, acknowledged = session->edge;
-        if (bytes[0] >= 128) /* the oldest reply is acknowledged, if there is one */
-            acknowledged +=
-                session_slot(&world->net->table, session, acknowledged + 1)->state == SLOT_REPLIED;
-        memcpy(datagram + sizeof(header), &number, 8);
-        memcpy(datagram + sizeof(header) + 8, &acknowledged, 8);
-    }
-    tag_seal(datagram, sizeof(header) + length - 1);
-    receive_datagram(world, datagram, sizeof(header) + length - 1);
+    length--;
+    if (action == ACTION_REQUEST)
+        length = request_fit(world, session, bytes[0], datagram + sizeof(header), length);
+    tag_seal(datagram, sizeof(header) + length);
+    receive_datagram(world, datagram, sizeof(header) + length);
 }
 
 static void complete(struct world *world, const uint8_t *bytes, size_t length) {
@@ -283,6 +353,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length) {
         switch (action) {
         case ACTION_FRAME:
             receive(&world, step, bytes, PACKET_ANSWER_ROOM);
+            break;
+        case ACTION_ICMP:
+            receive_icmp(&world, step, bytes);
             break;
         case ACTION_DATAGRAM:
             receive_datagram(&world, step, bytes);
