@@ -153,7 +153,7 @@ static int64_t create(struct disk_memory *memory, const struct disk_io *io) {
 
 static int memory_poll(struct disk *disk, struct disk_io **done, unsigned count) {
     struct disk_memory *memory = memory_of(disk);
-    if (memory->crashed)
+    if (memory->crashed && memory->queued == 0)
         return -EIO;
     unsigned finished = 0;
     unsigned index = memory->faults.reverse ? memory->queued : 0;
@@ -283,13 +283,17 @@ void disk_memory_crash(struct disk *disk,
                     memcpy(file->bytes + at, bytes + done, WAL_SECTOR_BYTES);
         }
     }
-    memory->queued = 0;
+    for (unsigned i = 0; i < memory->queued; i++) {
+        memory->queue[i].fault = -EIO;
+        memory->queue[i].released = true;
+    }
     memory->crashed = true;
 }
 
 void disk_memory_restart(struct disk *disk) {
     struct disk_memory *memory = memory_of(disk);
     memory->faults = (struct disk_memory_faults){.capacity_bytes = memory->faults.capacity_bytes};
+    memory->queued = 0;
     memory->crashed = false;
 }
 

@@ -33,9 +33,9 @@ unsigned disk_memory_pending(const struct disk *disk);
  *  @return 0 or -ENOENT */
 int disk_memory_release(struct disk *disk, unsigned index);
 
-/** Power cut: every write that has not completed reaches the disk sector by sector as `keep_sector`
- * says (NULL: not at all); then the queue is empty, and submit and poll answer -EIO until
- * disk_memory_restart. Memory of the operations is not touched any more. */
+/** Power cut: every write that has not completed reaches the disk sector by sector as `keep_sector` says (NULL: not at
+ *  all). From then on nothing is taken any more; poll gives what was queued back with -EIO and then answers -EIO itself,
+ *  until disk_memory_restart. */
 void disk_memory_crash(struct disk *disk,
                        bool (*keep_sector)(void *context, uint64_t file, uint64_t sector),
                        void *context);

@@ -8,9 +8,10 @@
 #include "wal/wal_window.h"
 
 int wal_window_open(struct wal_window *window, struct disk *disk, uint64_t file_bytes) {
-    *window = (struct wal_window){.disk = disk, .file_bytes = file_bytes, .room = WAL_WINDOW_BYTES};
+    *window = (struct wal_window){.disk = disk, .file_bytes = file_bytes};
+    window->room = file_bytes < WAL_WINDOW_BYTES ? file_bytes : WAL_WINDOW_BYTES;
     window->bytes = aligned_alloc(WAL_PAGE_BYTES, window->room);
-    return window->bytes == NULL ? -ENOMEM : 0;
+    return window->bytes == NULL && window->room != 0 ? -ENOMEM : 0;
 }
 
 void wal_window_close(struct wal_window *window) {
