@@ -129,18 +129,17 @@ static int form_find(struct line *line, const struct operation_form **form) {
         return -EINVAL;
     }
     *form = &operation_forms[number];
-    for (unsigned member = 0; member < MEMBERS; member++) {
-        bool given = line->members[member] != NULL;
-        if (given && !((*form)->allowed & BIT(member))) {
+    for (unsigned member = 0; member < MEMBERS; member++)
+        if (line->members[member] && !((*form)->allowed & BIT(member))) {
             snprintf(line->error, SHELL_ERROR_BYTES, "%s: unknown field of %s",
                      member_names[member], (*form)->name);
             return -EINVAL;
         }
-        if (!given && ((*form)->needed & BIT(member))) {
+    for (unsigned member = 0; member < MEMBERS; member++)
+        if (!line->members[member] && ((*form)->needed & BIT(member))) {
             snprintf(line->error, SHELL_ERROR_BYTES, "%s: missing", member_names[member]);
             return -EINVAL;
         }
-    }
     return 0;
 }
 
