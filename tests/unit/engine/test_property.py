@@ -78,8 +78,12 @@ def compare(got, wanted, operation, argument):
     if operation.startswith("create") and len(got) == len(wanted):
         text = "\n".join(f"{operation} [{i}] {argument[i]!r}: shell {got[i]}, oracle {wanted[i]}"
                          for i in range(len(got)) if got[i] != wanted[i])
-    elif isinstance(got, list):
-        text = f"{operation}: " + "\n".join(f"shell {g}\noracle {w}" for g, w in zip(got, wanted) if g != w)
+    elif operation.startswith("lookup"):
+        (got, *got_expired), (wanted, *wanted_expired) = [a if isinstance(a, tuple) else (a,) for a in (got, wanted)]
+        by_id = [{record["id"]: record for record in records} for records in (got, wanted)]
+        text = f"{operation}: expired: shell {got_expired}, oracle {wanted_expired}; records that differ:\n" + "\n".join(
+            f"shell  {by_id[0].get(i)}\noracle {by_id[1].get(i)}" for i in sorted({*by_id[0], *by_id[1]})
+            if by_id[0].get(i) != by_id[1].get(i))
     raise AssertionError(text)
 
 
