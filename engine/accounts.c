@@ -13,7 +13,7 @@ bool account_timestamp_taken(const struct engine_lcore *lcore, uint64_t timestam
     struct index_cursor cursor;
     uint32_t tag = (uint32_t)(hash >> 32);
     for (uint32_t slot = index_first(&lcore->account_timestamps, &cursor, tag);
-         cursor.line && slot != INDEX_NONE;
+         slot != INDEX_NONE;
          slot = index_next(&lcore->account_timestamps, &cursor, tag)) {
         if (slot == (uint32_t)hash)
             return true;

@@ -175,14 +175,14 @@ static void copies_apply(struct engine_lcore *lcore, uint32_t member, struct cop
     struct chain *chain = lcore->chain;
     struct transfer_effect *effect = &chain->members[member].effect;
     const struct transfer_outcome *outcome = effect->outcome;
-    const struct transfer *record = &outcome->record;
+    const struct transfer *record = outcome->record;
     struct account_delta deltas[2];
     transfer_deltas(record, outcome->pending_amount, outcome->pending_flags, &deltas[0],
                     &deltas[1]);
     account_apply(&debit->account, &deltas[0]);
     account_apply(&credit->account, &deltas[1]);
-    if (record->timestamp > chain->import_cursor_transfers)
-        chain->import_cursor_transfers = record->timestamp;
+    if (outcome->timestamp > chain->import_cursor_transfers)
+        chain->import_cursor_transfers = outcome->timestamp;
     struct copy *id = copy_make(chain, COPY_ID, record->id, effect->id_hash);
     id->digest = effect->request_digest;
     id->outcome = member;
@@ -206,7 +206,7 @@ static uint32_t own_exists_status(struct engine_lcore *lcore, const struct trans
     struct copy *own = copy_find(lcore->chain, COPY_ID, event->id, id_hash);
     if (!own)
         return TRANSFER_STATUS_exists_unresolved;
-    const struct transfer *recorded = &lcore->chain->members[own->outcome].transfer.record;
+    const struct transfer *recorded = lcore->chain->members[own->outcome].transfer.record;
     const struct transfer *pending = NULL;
     if (recorded->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING))
         pending = &copy_pending(lcore, recorded->pending_id,
@@ -250,6 +250,10 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
     transfer_decide(&view, outcome);
     if (outcome->status == TRANSFER_STATUS_exists_unresolved)
         outcome->status = own_exists_status(lcore, asked, effect->id_hash);
+    if (outcome->status == TRANSFER_STATUS_created && outcome->record == &buffer) {
+        outcome->changed = buffer;
+        outcome->record = &outcome->changed;
+    }
     if (outcome->status == TRANSFER_STATUS_created)
         copies_apply(lcore, member, debit, credit);
     else

@@ -6,16 +6,30 @@
 
 /** Smallest block that holds a slice's head. */
 #define ID_SLICE_ORDER 2
-_Static_assert(sizeof(struct id_slice) <= (size_t)MEMORY_UNIT_BYTES << ID_SLICE_ORDER,
-               "a slice's head fits its block");
+#define ID_SLICE_BLOCK_BYTES ((size_t)MEMORY_UNIT_BYTES << ID_SLICE_ORDER)
+#define ID_SLICE_COLOURS 24
+_Static_assert(sizeof(struct id_slice) + ID_SLICE_COLOURS * CACHE_LINE_BYTES <= ID_SLICE_BLOCK_BYTES,
+               "a slice's head fits its block, whatever its colour");
+
+/** Blocks are aligned to their size, and so every partition's slice would stand in the same few sets of the cache: each is moved by some
+ *  lines of its own. */
+static struct id_slice *slice_in_block(void *block) {
+    size_t colour = ((uintptr_t)block / ID_SLICE_BLOCK_BYTES) % ID_SLICE_COLOURS;
+    return (void *)((uint8_t *)block + colour * CACHE_LINE_BYTES);
+}
+
+static void *block_of_slice(struct id_slice *slice) {
+    return (void *)((uintptr_t)slice & ~(ID_SLICE_BLOCK_BYTES - 1));
+}
 
 int id_reserve(struct id_table *table, struct memory *memory, uint128_t id, uint32_t more) {
     uint64_t number = id_slice_number(table, id);
     struct id_slice *slice = table->slices[number % ID_SLICES];
     if (unlikely(!slice)) {
-        slice = memory_take(memory, ID_SLICE_ORDER);
-        if (!slice)
+        void *block = memory_take(memory, ID_SLICE_ORDER);
+        if (!block)
             return -ENOMEM;
+        slice = slice_in_block(block);
         memset(slice, 0, sizeof(*slice));
         slice->number = number;
         table->slices[number % ID_SLICES] = slice;
@@ -53,7 +67,7 @@ static void slice_drop(struct id_table *table, struct memory *memory, struct id_
     table->slices[slice->number % ID_SLICES] = NULL;
     index_release(&slice->index, memory);
     slab_release(&slice->slab, memory);
-    memory_give(memory, slice, ID_SLICE_ORDER);
+    memory_give(memory, block_of_slice(slice), ID_SLICE_ORDER);
 }
 
 unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horizon_ms,

@@ -62,7 +62,8 @@ static int replay_transfer(struct engine *engine, seq_t seq, unsigned writer, ui
     struct partition *partition = &engine->partitions[home];
     struct transfer_outcome outcome = {
         .status = TRANSFER_STATUS_created,
-        .record = *transfer,
+        .timestamp = transfer->timestamp,
+        .record = transfer,
         .pending_amount = fields.pending_amount,
         .pending_flags = fields.pending_flags,
     };

@@ -124,8 +124,13 @@ static uint32_t decide_transfer(const struct transfer_view *view,
     uint32_t status = decide_amount(view, amount);
     if (status != TRANSFER_STATUS_created)
         return status;
-    outcome->record = *event;
-    outcome->record.amount = amount;
+    if (likely(!event->flags)) {
+        outcome->record = event;
+        return TRANSFER_STATUS_created;
+    }
+    outcome->changed = *event;
+    outcome->changed.amount = amount;
+    outcome->record = &outcome->changed;
     return TRANSFER_STATUS_created;
 }
 
@@ -191,18 +196,19 @@ static uint32_t decide_resolution(const struct transfer_view *view,
     FAIL_IF(!is_void && (view->debit->flags & ACCOUNT_CLOSED), debit_account_already_closed);
     FAIL_IF(!is_void && (view->credit->flags & ACCOUNT_CLOSED), credit_account_already_closed);
 
-    outcome->record = *event;
-    outcome->record.debit_account_id = pending->debit_account_id;
-    outcome->record.credit_account_id = pending->credit_account_id;
-    outcome->record.amount = amount;
-    outcome->record.ledger = pending->ledger;
-    outcome->record.code = pending->code;
+    outcome->changed = *event;
+    outcome->changed.debit_account_id = pending->debit_account_id;
+    outcome->changed.credit_account_id = pending->credit_account_id;
+    outcome->changed.amount = amount;
+    outcome->changed.ledger = pending->ledger;
+    outcome->changed.code = pending->code;
     if (!event->user_data_128)
-        outcome->record.user_data_128 = pending->user_data_128;
+        outcome->changed.user_data_128 = pending->user_data_128;
     if (!event->user_data_64)
-        outcome->record.user_data_64 = pending->user_data_64;
+        outcome->changed.user_data_64 = pending->user_data_64;
     if (!event->user_data_32)
-        outcome->record.user_data_32 = pending->user_data_32;
+        outcome->changed.user_data_32 = pending->user_data_32;
+    outcome->record = &outcome->changed;
     outcome->pending_amount = pending->amount;
     outcome->pending_flags = pending->flags;
     return TRANSFER_STATUS_created;
@@ -223,7 +229,8 @@ void transfer_decide(const struct transfer_view *view, struct transfer_outcome *
     if (likely(outcome->status == TRANSFER_STATUS_created)) {
         if (view->event->flags & TRANSFER_IMPORTED)
             outcome->timestamp = view->event->timestamp;
-        outcome->record.timestamp = outcome->timestamp;
+        if (unlikely(outcome->record == &outcome->changed))
+            outcome->changed.timestamp = outcome->timestamp;
     }
 }
 

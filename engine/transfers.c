@@ -140,7 +140,7 @@ static void pending_ended(struct engine_lcore *lcore, struct partition *partitio
 /** The one case that matters for speed: money moves, and nothing else happens. */
 static void apply_posted(struct engine_lcore *lcore, const struct transfer_effect *effect,
                          uint32_t group) {
-    amount_t amount = effect->outcome->record.amount;
+    amount_t amount = effect->outcome->record->amount;
     effect->debit->debits_posted += amount;
     effect->credit->credits_posted += amount;
     effect->debit->reserved = effect->credit->reserved = group;
@@ -148,7 +148,7 @@ static void apply_posted(struct engine_lcore *lcore, const struct transfer_effec
                             DIGEST_DEBITS_POSTED, amount);
     partition_digest_posted(partition_of_hash(lcore, effect->credit_hash), effect->credit_hash,
                             DIGEST_CREDITS_POSTED, amount);
-    struct ledger_total *total = ledger_need(&lcore->ledgers, effect->outcome->record.ledger);
+    struct ledger_total *total = ledger_need(&lcore->ledgers, effect->outcome->record->ledger);
     total->dirty = true;
     total->sums.debits_posted += amount;
     total->sums.credits_posted += amount;
@@ -156,12 +156,12 @@ static void apply_posted(struct engine_lcore *lcore, const struct transfer_effec
 
 void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *effect,
                     wal_place_t place, uint32_t group) {
-    const struct transfer *record = &effect->outcome->record;
+    const struct transfer *record = effect->outcome->record;
     struct partition *home = partition_of_transfer(lcore, record->id);
-    id_insert(&home->ids, record->id, effect->id_hash, record->timestamp, effect->request_digest,
+    id_insert(&home->ids, record->id, effect->id_hash, effect->outcome->timestamp, effect->request_digest,
               place);
-    if (record->timestamp > lcore->import_cursor_transfers)
-        lcore->import_cursor_transfers = record->timestamp;
+    if (effect->outcome->timestamp > lcore->import_cursor_transfers)
+        lcore->import_cursor_transfers = effect->outcome->timestamp;
     if (likely(!(record->flags &
                  (TRANSFER_PENDING | TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)))) {
         apply_posted(lcore, effect, group);
@@ -202,7 +202,7 @@ static wal_place_t log_fields(struct engine_lcore *lcore, uint8_t type,
 }
 
 static wal_place_t log_transfer(struct engine_lcore *lcore, const struct transfer_effect *effect) {
-    const struct transfer *record = &effect->outcome->record;
+    const struct transfer *record = effect->outcome->record;
     const uint16_t special = TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING | TRANSFER_IMPORTED |
                              TRANSFER_BALANCING_DEBIT | TRANSFER_BALANCING_CREDIT;
     bool plain = !(record->flags & special) && !record->timeout && !record->user_data_32 &&

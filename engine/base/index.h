@@ -36,7 +36,7 @@ struct index {
 /** Where a search stands. */
 struct index_cursor {
     const struct index_line *line;
-    uint32_t entry;
+    uint32_t matches; /**< entries of it that have not been answered yet, one bit each */
 };
 
 static inline struct index_line *index_line_at(const struct index *index, uint32_t tag) {
@@ -51,34 +51,41 @@ ALWAYS_INLINE void index_prefetch(const struct index *index, uint32_t tag) {
         __builtin_prefetch(index_line_at(index, tag), 1);
 }
 
+typedef uint32_t index_tags __attribute__((vector_size(32), aligned(32), may_alias));
+
+/** Entries of a line whose tag is `tag`, one bit each. All are compared at once, for where a tag stands is as good as random and a
+ *  loop would mispredict. */
+static inline uint32_t index_line_matches(const struct index_line *line, uint32_t tag) {
+    index_tags equal = (index_tags)(*(const index_tags *)line->tags == tag);
+#ifdef __AVX2__
+    uint32_t bits = (uint32_t)__builtin_ia32_movmskps256((__attribute__((vector_size(32))) float)equal);
+#else
+    uint32_t bits = 0;
+    for (unsigned i = 0; i < INDEX_LINE_ENTRIES; i++)
+        bits |= equal[i] & (1u << i);
+#endif
+    return bits & ((1u << line->count) - 1);
+}
+
 /** The next slot whose tag matches, or INDEX_NONE. */
-static inline uint32_t index_next(const struct index *index, struct index_cursor *cursor,
-                                  uint32_t tag) {
-    const struct index_line *line = cursor->line;
-    while (line) {
-        for (uint32_t i = cursor->entry; i < line->count; i++) {
-            if (line->tags[i] == tag) {
-                cursor->line = line;
-                cursor->entry = i + 1;
-                return line->slots[i];
-            }
-        }
-        cursor->entry = 0;
-        line = line->overflow
-                   ? slab_at(&index->overflow, line->overflow - 1, sizeof(struct index_line))
-                   : NULL;
+static inline uint32_t index_next(const struct index *index, struct index_cursor *cursor, uint32_t tag) {
+    while (!cursor->matches) {
+        if (likely(!cursor->line->overflow))
+            return INDEX_NONE;
+        cursor->line = slab_at(&index->overflow, cursor->line->overflow - 1, sizeof(struct index_line));
+        cursor->matches = index_line_matches(cursor->line, tag);
     }
-    cursor->line = NULL;
-    return INDEX_NONE;
+    unsigned entry = (unsigned)__builtin_ctz(cursor->matches);
+    cursor->matches &= cursor->matches - 1;
+    return cursor->line->slots[entry];
 }
 
 /** The first slot whose tag matches, or INDEX_NONE. */
-static inline uint32_t index_first(const struct index *index, struct index_cursor *cursor,
-                                   uint32_t tag) {
+static inline uint32_t index_first(const struct index *index, struct index_cursor *cursor, uint32_t tag) {
     if (unlikely(!index->buckets))
         return INDEX_NONE;
     cursor->line = index_line_at(index, tag);
-    cursor->entry = 0;
+    cursor->matches = index_line_matches(cursor->line, tag);
     return index_next(index, cursor, tag);
 }
 
