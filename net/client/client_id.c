@@ -16,7 +16,7 @@ static uint64_t id_now_ms(struct tally_client *client) {
     return (session->cell_time_ns + passed_ns) / NS_PER_MS;
 }
 
-tally_uint128_t tally_id(struct tally_client *client, tally_uint128_t home_account_id) {
+static tally_uint128_t id_next(struct tally_client *client, uint16_t place) {
     uint64_t now_ms = id_now_ms(client);
     uint64_t step = 0;
     if (now_ms > client->id_ms) {
@@ -29,9 +29,16 @@ tally_uint128_t tally_id(struct tally_client *client, tally_uint128_t home_accou
             client->id_ms++; /* ids may run ahead of time, never back */
         client->id_low += step;
     }
-    uint16_t place = home_account_id
-                         ? (uint16_t)tally_account_partition(client, home_account_id)
-                         : (uint16_t)(client_jitter(client) % client->session.partitions);
     return ((tally_uint128_t)(client->id_ms & 0xffffffffffffu) << 80) |
            ((tally_uint128_t)client->id_low << 16) | place;
+}
+
+tally_uint128_t tally_id(struct tally_client *client, tally_uint128_t home_account_id) {
+    return id_next(client, home_account_id
+                               ? (uint16_t)tally_account_partition(client, home_account_id)
+                               : (uint16_t)(client_jitter(client) % client->session.partitions));
+}
+
+tally_uint128_t tally_id_beside(struct tally_client *client, tally_uint128_t transfer_id) {
+    return id_next(client, (uint16_t)transfer_id);
 }

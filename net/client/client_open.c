@@ -235,7 +235,7 @@ int tally_client_open(const struct tally_options *options, struct tally_client *
     rc = client_await_session(out, out->now_ns + out->options.timeout_ms * NS_PER_MS);
     if (rc < 0) {
         snprintf(error, error_bytes,
-                 "no answer from %s, UDP port %u, within %u ms: is tallyd running there?", server,
+                 "no answer from %s (UDP port %u) within %u ms: is tallyd running there?", server,
                  transport->server_port, out->options.timeout_ms);
         if (options->transport)
             out->transport = NULL; /* it stays the caller's */

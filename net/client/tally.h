@@ -421,6 +421,9 @@ TALLY_API int tally_transfer_settle(struct tally_client *client, enum tally_sett
  * 0: anywhere */
 TALLY_API tally_uint128_t tally_id(struct tally_client *client, tally_uint128_t home_account_id);
 
+/** A new transfer id with the place of another transfer: for one that posts or voids it. */
+TALLY_API tally_uint128_t tally_id_beside(struct tally_client *client, tally_uint128_t transfer_id);
+
 /** The partition of an account, 0 .. partitions-1. */
 TALLY_API uint32_t tally_account_partition(const struct tally_client *client,
                                            tally_uint128_t account_id);
