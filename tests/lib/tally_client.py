@@ -385,6 +385,8 @@ class Session:
         """Send a request under the next number. @return it"""
         assert self.next_number <= self.credit, "no credit"
         packed = pack_options(options)
+        length = HEADER.size + REQUEST_HEADER.size + len(packed) + sum(len(event) for event in events)
+        assert length <= self.payload_max, f"a request of {length} bytes, {self.payload_max} fit"
         pending = Pending(self.next_number, (operation, events, event_format, packed), has_balances)
         self.next_number += 1
         self.pending[pending.number] = pending
