@@ -12,8 +12,7 @@ bool account_timestamp_taken(const struct engine_lcore *lcore, uint64_t timestam
     uint64_t hash = timestamp_hash(timestamp);
     struct index_cursor cursor;
     uint32_t tag = (uint32_t)(hash >> 32);
-    for (uint32_t slot = index_first(&lcore->account_timestamps, &cursor, tag);
-         slot != INDEX_NONE;
+    for (uint32_t slot = index_first(&lcore->account_timestamps, &cursor, tag); slot != INDEX_NONE;
          slot = index_next(&lcore->account_timestamps, &cursor, tag)) {
         if (slot == (uint32_t)hash)
             return true;
@@ -27,26 +26,28 @@ struct account *lcore_account_find(struct engine_lcore *lcore, uint128_t id, uin
     return slot == INDEX_NONE ? NULL : account_at(&partition->accounts, slot);
 }
 
-static int room_reserve(struct engine_lcore *lcore, struct partition *partition, uint32_t count) {
+static int room_reserve(struct engine_lcore *lcore, struct partition *partition, uint32_t count,
+                        uint32_t total) {
     int error = account_reserve(&partition->accounts, &lcore->memory, count);
     if (!error)
-        error = ledger_reserve(&lcore->ledgers, &lcore->memory, count);
+        error = ledger_reserve(&lcore->ledgers, &lcore->memory, total);
     if (!error)
-        error = index_reserve(&lcore->account_timestamps, &lcore->memory, count);
+        error = index_reserve(&lcore->account_timestamps, &lcore->memory, total);
     return error;
 }
 
 void account_gather(struct engine_lcore *lcore, const struct account *event, uint64_t hash,
-                    uint32_t count, struct account_view *view) {
+                    uint32_t count, uint32_t total, struct account_view *view) {
     struct partition *partition = partition_of_hash(lcore, hash);
     view->event = event;
     view->existing = lcore_account_find(lcore, event->id, hash);
-    view->memory_full = !view->existing && room_reserve(lcore, partition, count) != 0;
+    view->memory_full = !view->existing && room_reserve(lcore, partition, count, total) != 0;
     view->import_cursor = lcore->import_cursor_accounts;
     view->import_collides = false;
     if ((event->flags & ACCOUNT_IMPORTED) && event->timestamp > view->import_cursor) {
         for (unsigned p = 0; p < lcore->partition_count && !view->import_collides; p++)
-            view->import_collides = id_timestamp_taken(&lcore->partitions[p].ids, event->timestamp);
+            view->import_collides =
+                id_timestamp_taken(&lcore->partitions[p].ids, event->timestamp, lcore->horizon_ms);
     }
 }
 
@@ -66,7 +67,7 @@ static void account_created(struct engine_lcore *lcore, struct partition *partit
 struct account *account_apply_create(struct engine_lcore *lcore, const struct account *record,
                                      uint64_t hash, uint32_t group) {
     struct partition *partition = partition_of_hash(lcore, hash);
-    if (room_reserve(lcore, partition, 1) != 0)
+    if (room_reserve(lcore, partition, 1, 1) != 0)
         return NULL;
     struct account *account = account_insert(&partition->accounts, record->id, hash);
     *account = *record;
@@ -78,7 +79,7 @@ struct account *account_apply_create(struct engine_lcore *lcore, const struct ac
 int account_fill_stub(struct engine_lcore *lcore, struct account *stub,
                       const struct account *record, uint64_t hash, uint32_t group) {
     struct partition *partition = partition_of_hash(lcore, hash);
-    if (room_reserve(lcore, partition, 1) != 0)
+    if (room_reserve(lcore, partition, 1, 1) != 0)
         return -ENOMEM;
     struct account filled = *record;
     filled.debits_pending = stub->debits_pending;
@@ -120,7 +121,7 @@ void account_execute(struct engine_lcore *lcore, struct engine_request *request,
     struct account_outcome outcome = {.timestamp = view.decided};
     outcome.status = request_check_event(request, event, view.decided);
     if (outcome.status == ACCOUNT_STATUS_created) {
-        account_gather(lcore, asked, prepared->hash[0], 1, &view);
+        account_gather(lcore, asked, prepared->hash[0], 1, 1, &view);
         account_decide(&view, &outcome);
         if (outcome.status == ACCOUNT_STATUS_created) {
             account_install(lcore, &outcome.record, prepared->hash[0], view.decided);

@@ -51,6 +51,9 @@ struct chain {
     struct copy *copies;
     uint32_t *map; /**< 1 + number of the copy, open addressing; all zero between chains */
     struct member *members;
+    uint16_t touched_count;
+    uint16_t touched[PARTITIONS_MAX]; /**< partitions in which members need room */
+    uint32_t room[PARTITIONS_MAX];    /**< for how many; all zero between chains */
 };
 
 int chain_open(struct chain **chain) {
@@ -78,6 +81,8 @@ void chain_close(struct chain *chain) {
 }
 
 static void chain_reset(struct engine_lcore *lcore, struct chain *chain, uint32_t count) {
+    while (chain->touched_count)
+        chain->room[chain->touched[--chain->touched_count]] = 0;
     chain->copy_count = 0;
     chain->map_slots = 16;
     while (chain->map_slots < count * 5u * 2u)
@@ -85,6 +90,13 @@ static void chain_reset(struct engine_lcore *lcore, struct chain *chain, uint32_
     memset(chain->map, 0, chain->map_slots * sizeof(uint32_t));
     chain->import_cursor_accounts = lcore->import_cursor_accounts;
     chain->import_cursor_transfers = lcore->import_cursor_transfers;
+}
+
+/** One more member needs room in a partition. @return how many do now */
+static uint32_t room_count(struct chain *chain, unsigned partition) {
+    if (!chain->room[partition])
+        chain->touched[chain->touched_count++] = (uint16_t)partition;
+    return ++chain->room[partition];
 }
 
 /** Where in the map (kind, id) is, or would be. */
@@ -216,7 +228,7 @@ static uint32_t own_exists_status(struct engine_lcore *lcore, const struct trans
 }
 
 static void transfer_member(struct engine_lcore *lcore, struct engine_request *request,
-                            uint32_t event, uint32_t member, uint32_t count, uint64_t decided) {
+                            uint32_t event, uint32_t member, uint64_t decided) {
     struct chain *chain = lcore->chain;
     struct transfer_outcome *outcome = &chain->members[member].transfer;
     struct transfer_effect *effect = &chain->members[member].effect;
@@ -226,7 +238,8 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
     *effect = (struct transfer_effect){.outcome = outcome, .decided = decided};
     effect->id_hash = hash_id(asked->id, lcore->hash_seed);
     effect->request_digest = transfer_digest(asked, &lcore->digest_keys);
-    transfer_gather(lcore, asked, effect->id_hash, effect->request_digest, count, &view);
+    uint32_t room = room_count(chain, transfer_partition(asked->id, lcore->partition_count));
+    transfer_gather(lcore, asked, effect->id_hash, effect->request_digest, room, &view);
     gather_own_ids(lcore, asked, effect, &view);
     view.import_cursor = chain->import_cursor_transfers;
     uint128_t debit_id = asked->debit_account_id, credit_id = asked->credit_account_id;
@@ -250,6 +263,8 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
     transfer_decide(&view, outcome);
     if (outcome->status == TRANSFER_STATUS_exists_unresolved)
         outcome->status = own_exists_status(lcore, asked, effect->id_hash);
+    if (outcome->status == TRANSFER_STATUS_exists)
+        outcome->timestamp = view.id_timestamp;
     if (outcome->status == TRANSFER_STATUS_created && outcome->record == &buffer) {
         outcome->changed = buffer;
         outcome->record = &outcome->changed;
@@ -263,7 +278,7 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
 /* --- accounts -------------------------------------------------------------------------------------------------------- */
 
 static void account_member(struct engine_lcore *lcore, struct engine_request *request,
-                           uint32_t event, uint32_t member, uint32_t count, uint64_t decided) {
+                           uint32_t event, uint32_t member, uint64_t decided) {
     struct chain *chain = lcore->chain;
     struct account_outcome *outcome = &chain->members[member].account;
     struct transfer_effect *effect = &chain->members[member].effect;
@@ -271,7 +286,8 @@ static void account_member(struct engine_lcore *lcore, struct engine_request *re
     struct account_view view = {.decided = decided};
     *effect = (struct transfer_effect){.decided = decided,
                                        .id_hash = hash_id(asked->id, lcore->hash_seed)};
-    account_gather(lcore, asked, effect->id_hash, count, &view);
+    uint32_t room = room_count(chain, hash_partition(effect->id_hash, lcore->partition_count));
+    account_gather(lcore, asked, effect->id_hash, room, member + 1, &view);
     struct copy *own = copy_find(chain, COPY_ACCOUNT, asked->id, effect->id_hash);
     if (own)
         view.existing = &own->account;
@@ -311,11 +327,11 @@ static uint32_t chain_decide(struct engine_lcore *lcore, struct engine_request *
         if (failed < count && status != TRANSFER_STATUS_linked_event_chain_open)
             status = TRANSFER_STATUS_linked_event_failed;
         if (status == TRANSFER_STATUS_created && transfers) {
-            transfer_member(lcore, request, event, member, count, result->timestamp);
+            transfer_member(lcore, request, event, member, result->timestamp);
             status = lcore->chain->members[member].transfer.status;
             result->timestamp = lcore->chain->members[member].transfer.timestamp;
         } else if (status == TRANSFER_STATUS_created) {
-            account_member(lcore, request, event, member, count, result->timestamp);
+            account_member(lcore, request, event, member, result->timestamp);
             status = lcore->chain->members[member].account.status;
             result->timestamp = lcore->chain->members[member].account.timestamp;
         }
@@ -330,7 +346,9 @@ static uint32_t chain_decide(struct engine_lcore *lcore, struct engine_request *
 static void chain_fail(struct engine_lcore *lcore, struct engine_request *request, uint32_t first,
                        uint32_t failed) {
     for (uint32_t member = 0; member < failed; member++)
-        request->results[first + member].status = TRANSFER_STATUS_linked_event_failed;
+        request->results[first + member] =
+            (struct result){.timestamp = lcore->chain->members[member].effect.decided,
+                            .status = TRANSFER_STATUS_linked_event_failed};
     if (request->operation != OPERATION_CREATE_TRANSFERS)
         return;
     struct transfer buffer;

@@ -228,8 +228,9 @@ int account_fill_stub(struct engine_lcore *lcore, struct account *stub,
                       const struct account *record, uint64_t hash, uint32_t group);
 void account_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                      struct prepared *prepared);
+/** @param count how many accounts need room in this one's partition, @param total in all */
 void account_gather(struct engine_lcore *lcore, const struct account *event, uint64_t hash,
-                    uint32_t count, struct account_view *view);
+                    uint32_t count, uint32_t total, struct account_view *view);
 bool account_timestamp_taken(const struct engine_lcore *lcore, uint64_t timestamp);
 
 /* chain.c */

@@ -8,7 +8,8 @@
 #define ID_SLICE_ORDER 2
 #define ID_SLICE_BLOCK_BYTES ((size_t)MEMORY_UNIT_BYTES << ID_SLICE_ORDER)
 #define ID_SLICE_COLOURS 24
-_Static_assert(sizeof(struct id_slice) + ID_SLICE_COLOURS * CACHE_LINE_BYTES <= ID_SLICE_BLOCK_BYTES,
+_Static_assert(sizeof(struct id_slice) + ID_SLICE_COLOURS * CACHE_LINE_BYTES <=
+                   ID_SLICE_BLOCK_BYTES,
                "a slice's head fits its block, whatever its colour");
 
 /** Blocks are aligned to their size, and so every partition's slice would stand in the same few sets of the cache: each is moved by some
@@ -112,7 +113,8 @@ uint64_t id_oldest_ms(const struct id_table *table) {
     return oldest == UINT64_MAX ? UINT64_MAX : oldest * ID_SLICE_MS;
 }
 
-static bool slice_timestamp_taken(const struct id_slice *slice, uint64_t timestamp) {
+static bool slice_timestamp_taken(const struct id_slice *slice, uint64_t timestamp,
+                                  uint64_t horizon_ms) {
     uint32_t low = 0, high = slice->slab.count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
@@ -122,15 +124,17 @@ static bool slice_timestamp_taken(const struct id_slice *slice, uint64_t timesta
             high = middle;
     }
     for (; low < slice->slab.count && id_at(slice, low)->timestamp == timestamp; low++) {
-        if (id_at(slice, low)->place != ID_PLACE_BURNT)
+        const struct id_record *record = id_at(slice, low);
+        if (record->place != ID_PLACE_BURNT && record->id[1] >> 16 >= horizon_ms)
             return true;
     }
     return false;
 }
 
-bool id_timestamp_taken(const struct id_table *table, uint64_t timestamp) {
+bool id_timestamp_taken(const struct id_table *table, uint64_t timestamp, uint64_t horizon_ms) {
     for (unsigned i = 0; i < ID_SLICES; i++) {
-        if (table->slices[i] && slice_timestamp_taken(table->slices[i], timestamp))
+        if (table->slices[i] &&
+            slice_timestamp_taken(table->slices[i], timestamp, table->id_time ? horizon_ms : 0))
             return true;
     }
     return false;

@@ -98,9 +98,9 @@ unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horiz
 /** Oldest slice that holds anything: its first id time in ms; UINT64_MAX when there is none. */
 uint64_t id_oldest_ms(const struct id_table *table);
 
-/** Whether some remembered transfer has exactly this timestamp. Binary search, slice by slice (records stand in the order of their
+/** Whether some remembered transfer (its id not below the horizon) has exactly this timestamp. Binary search, slice by slice (records stand in the order of their
  *  timestamps, for imported ones must not regress). Only for imported accounts. */
-bool id_timestamp_taken(const struct id_table *table, uint64_t timestamp);
+bool id_timestamp_taken(const struct id_table *table, uint64_t timestamp, uint64_t horizon_ms);
 
 void id_release(struct id_table *table, struct memory *memory);
 

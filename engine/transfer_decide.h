@@ -42,13 +42,14 @@ struct transfer_view {
 #define TRANSFER_STATUS_exists_unresolved 1000u
 
 struct transfer_outcome {
-    uint32_t status;               /**< enum transfer_status, or exists_unresolved */
-    uint16_t pending_flags;        /**< post, void: flags of the pending transfer */
-    uint64_t timestamp;            /**< ns, of the result, and of the transfer if it was created */
-    const struct transfer *record; /**< status created: as it is stored. A plain transfer's is the event
+    uint32_t status;        /**< enum transfer_status, or exists_unresolved */
+    uint16_t pending_flags; /**< post, void: flags of the pending transfer */
+    uint64_t timestamp;     /**< ns, of the result, and of the transfer if it was created */
+    const struct transfer
+        *record;             /**< status created: as it is stored. A plain transfer's is the event
                                         itself (whose timestamp is still zero), any other's `changed` */
-    amount_t pending_amount;       /**< post, void: what the pending transfer had reserved */
-    struct transfer changed;       /**< amount moved, fields inherited, timestamp */
+    amount_t pending_amount; /**< post, void: what the pending transfer had reserved */
+    struct transfer changed; /**< amount moved, fields inherited, timestamp */
 };
 
 /** Judge one event. Linked chains: the caller gives views that show the effects of earlier members.

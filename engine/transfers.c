@@ -158,8 +158,8 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
                     wal_place_t place, uint32_t group) {
     const struct transfer *record = effect->outcome->record;
     struct partition *home = partition_of_transfer(lcore, record->id);
-    id_insert(&home->ids, record->id, effect->id_hash, effect->outcome->timestamp, effect->request_digest,
-              place);
+    id_insert(&home->ids, record->id, effect->id_hash, effect->outcome->timestamp,
+              effect->request_digest, place);
     if (effect->outcome->timestamp > lcore->import_cursor_transfers)
         lcore->import_cursor_transfers = effect->outcome->timestamp;
     if (likely(!(record->flags &
@@ -229,6 +229,7 @@ static wal_place_t log_transfer(struct engine_lcore *lcore, const struct transfe
         .pending_amount = effect->outcome->pending_amount,
         .pending_flags = effect->outcome->pending_flags,
     };
+    fields.transfer.timestamp = effect->outcome->timestamp;
     if (transfer_digest(record, &lcore->digest_keys) != effect->request_digest)
         fields.request_digest = effect->request_digest;
     return log_fields(lcore, WAL_RECORD_TRANSFER, &fields);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -288,17 +289,18 @@ int main(int argc, char **argv) {
     bench.errors += bench.rejected;
     uint64_t checksum = verify(&bench, &bench.errors) ^ roofline.checksum;
     double total = (double)(bench_now_ns() - started) / 1e9;
-    if (!bench.json)
-        printf("engine: %.2f M transfers/s, roofline %.2f M/s, ratio %.2f; %u accounts, %lu "
-               "transfers, %.1f s measured, %.1f s in all\n",
-               figure / 1e6, roof / 1e6, figure / roof, bench.accounts,
-               (unsigned long)bench.executed, (double)engine_ns / 1e9, total);
-    printf("{\"benchmark\":\"engine\",\"figure\":%.0f,\"roofline\":%.0f,\"ratio\":%.3f,\"unit\":"
-           "\"transfers/s\",\"accounts\":%u,"
-           "\"transfers\":%lu,\"measured_s\":%.2f,\"total_s\":%.1f,\"checksum\":\"%016lx\","
-           "\"errors\":%lu%s}\n",
-           figure, roof, figure / roof, bench.accounts, (unsigned long)bench.executed,
-           (double)engine_ns / 1e9, total, (unsigned long)checksum, (unsigned long)bench.errors,
-           getenv("TALLY_PERF_ENVIRONMENT") ? getenv("TALLY_PERF_ENVIRONMENT") : "");
+    if (bench.json) {
+        bench_json_start("engine", figure, roof, "transfers/s");
+        printf(",\"accounts\":%u,\"partitions\":%u,\"transfers\":%" PRIu64
+               ",\"measured_s\":%.2f,\"total_s\":%.1f",
+               bench.accounts, bench.partitions, bench.executed, (double)engine_ns / 1e9, total);
+        bench_json_end(checksum, bench.errors);
+    } else {
+        printf("engine    %8.2f M transfers/s\nroofline  %8.2f M/s\nratio     %8.2f\n"
+               "%u accounts, %u partitions, %" PRIu64 " transfers in %.1f s of engine time, "
+               "%.1f s in all, %" PRIu64 " errors\n",
+               figure / 1e6, roof / 1e6, figure / roof, bench.accounts, bench.partitions,
+               bench.executed, (double)engine_ns / 1e9, total, bench.errors);
+    }
     return bench.errors ? 1 : 0;
 }
