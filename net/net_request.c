@@ -141,6 +141,7 @@ static struct engine_request *context_fill(struct net *net, struct session *sess
     request->event_format = decoded->header.event_format;
     request->options = decoded->options.engine;
     request->event_count = decoded->header.event_count;
+    request->balances = request->records; /* one place for both; the engine clears the pointer */
     request->wait_group = 0;
     request->next_event = 0;
     request->unresolved = 0;
