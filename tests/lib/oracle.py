@@ -62,6 +62,7 @@ class Oracle:
         self.clock = 1
         self.last_timestamp = 0
         self.horizon_ms = 0
+        self.balances = []  # of the last create_transfers: each event's debit account after it, or after its chain
 
     # --- time ---------------------------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class Oracle:
 
     def create(self, events, now, create_one, burns):
         self.start(now)
-        results = []
+        results, self.balances = [], []
         first = 0
         while first < len(events):
             last = first
@@ -142,9 +143,16 @@ class Oracle:
                 last += 1
             chain_is_open = "linked" in events[last]["flags"]
             results += self.create_chain(events, first, last, chain_is_open, create_one, burns)
+            self.balances += [self.home_balances(event) for event in events[first:last + 1]]
             first = last + 1
         self.settle()
         return results
+
+    def home_balances(self, event):
+        """The four balances of the account that a transfer debits; None when it is not known."""
+        home = event.get("debit_account_id") or self.state.transfers.get(event.get("pending_id"), {}).get("debit_account_id")
+        account = self.state.accounts.get(home)
+        return account and [account[name] for name in BALANCES]
 
     def create_chain(self, events, first, last, chain_is_open, create_one, burns):
         before = self.state.copy() if last > first or chain_is_open else None

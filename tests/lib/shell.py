@@ -18,6 +18,7 @@ ACCOUNT_BITS = ["linked", "debits_must_not_exceed_credits", "credits_must_not_ex
                 "closed", "striped"]
 TRANSFER_BITS = ["linked", "pending", "post_pending_transfer", "void_pending_transfer", "balancing_debit",
                  "balancing_credit", "closing_debit", "closing_credit", "imported"]
+BALANCES = ["debits_pending", "debits_posted", "credits_pending", "credits_posted"]
 
 
 def command():
@@ -86,9 +87,14 @@ class Shell:
     def create_transfers(self, events, now=None):
         return self.create("create_transfers", events, TRANSFER_BITS, now)
 
-    def create(self, operation, events, bits, now, **options):
-        return results(self.ask({"op": operation, "events": [encode(event, bits) for event in events], **options,
-                                 **clock(now)}))
+    def create(self, operation, events, bits, now):
+        return results(self.ask({"op": operation, "events": [encode(event, bits) for event in events], **clock(now)}))
+
+    def create_transfers_with_balances(self, events):
+        """The results, and the four balances of each."""
+        answer = self.ask({"op": "create_transfers", "events": [encode(event, TRANSFER_BITS) for event in events],
+                           "balances": True})
+        return results(answer), [[int(result["balances"][name]) for name in BALANCES] for result in answer["results"]]
 
     def lookup_accounts(self, ids, now=None):
         answer = self.ask({"op": "lookup_accounts", "ids": [str(i) for i in ids], **clock(now)})
