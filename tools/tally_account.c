@@ -12,7 +12,7 @@ bool cli_account_is_there(uint32_t status) {
     return status == TALLY_ACCOUNT_STATUS_created || status == TALLY_ACCOUNT_STATUS_exists;
 }
 
-/* --- create -------------------------------------------------------------------------------------------------------- */
+/* --- create ----------------------------------------------------------------------------------- */
 
 static void print_created(const struct cli *cli, const struct tally_account *account,
                           const struct tally_result *result) {
@@ -73,7 +73,7 @@ int tally_account_create(struct cli *cli, int argc, char **argv) {
     return cli_account_is_there(result.status) ? CLI_DONE : CLI_REFUSED;
 }
 
-/* --- show and balance ---------------------------------------------------------------------------------------------- */
+/* --- show and balance ------------------------------------------------------------------------- */
 
 struct found_accounts {
     tally_uint128_t *ids;

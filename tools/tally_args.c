@@ -21,7 +21,7 @@ void args_complain(const char *format, ...) {
     va_end(list);
 }
 
-/* --- numbers ------------------------------------------------------------------------------------------------------- */
+/* --- numbers ---------------------------------------------------------------------------------- */
 
 static int digit_value(char c) {
     if (c >= '0' && c <= '9')
@@ -72,7 +72,7 @@ const char *args_decimal(tally_uint128_t value, char *out) {
     return out;
 }
 
-/* --- did you mean -------------------------------------------------------------------------------------------------- */
+/* --- did you mean ----------------------------------------------------------------------------- */
 
 /** Levenshtein's distance; words over 63 characters are far from everything. */
 static unsigned word_distance(const char *a, const char *b) {
@@ -111,7 +111,7 @@ const char *args_nearest(const char *word, const char *const *names, unsigned co
     return best;
 }
 
-/* --- help ---------------------------------------------------------------------------------------------------------- */
+/* --- help ------------------------------------------------------------------------------------- */
 
 static void print_option(const struct args_option *option) {
     char left[64];
@@ -159,7 +159,7 @@ static void print_help(const struct args_command *command) {
         printf("\n%s", command->notes);
 }
 
-/* --- parsing ------------------------------------------------------------------------------------------------------- */
+/* --- parsing ---------------------------------------------------------------------------------- */
 
 static const struct args_option *option_named(const struct args_option *options, const char *name,
                                               size_t length) {
@@ -252,7 +252,8 @@ static int store_value(const struct args_option *option, const char *text) {
     return 0;
 }
 
-/** Take one option at argv[*at]; *at moves behind it. @return 0 or -EINVAL; *taken says which it was */
+/** Take one option at argv[*at]; *at moves behind it. @return 0 or -EINVAL; *taken says which it
+ *  was */
 static int take_option(const struct args_command *command, int argc, char **argv, int *at,
                        const struct args_option **taken) {
     const struct args_option *options = command ? command->options : NULL, *option;

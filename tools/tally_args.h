@@ -7,7 +7,8 @@
 
 #include "net/client/tally.h"
 
-/** Command lines, read by tables. What is wrong is said in one line on standard error, with what would be right.
+/** Command lines, read by tables. What is wrong is said in one line on standard error, with what
+ *  would be right.
  *  Flow: argv -> [args_parse] -> a command's own variables */
 
 enum args_type {
@@ -59,8 +60,8 @@ extern const struct args_option *args_common;
 enum args_answer args_parse(const struct args_command *command, int argc, char **argv,
                             unsigned *operand_count);
 
-/** Parse options up to the first operand, which is not looked at. @return its index in argv, or -1 when something was bad;
- *  *help is set when --help was asked for */
+/** Parse options up to the first operand, which is not looked at. @return its index in argv, or
+ *  -1 when something was bad; *help is set when --help was asked for */
 int args_parse_common(int argc, char **argv, bool *help);
 
 /** Decimal or 0x hex, the whole text. @return 0 or -EINVAL */

@@ -58,7 +58,8 @@ static int line_read(struct csv *csv) {
     return 1;
 }
 
-/** Cut one quoted cell free of its quotes. @return what follows it, or NULL when the quote never ends */
+/** Cut one quoted cell free of its quotes. @return what follows it, or NULL when the quote never
+ *  ends */
 static char *cell_unquote(char *cell) {
     char *out = cell, *in = cell + 1;
     for (; *in; in++) {

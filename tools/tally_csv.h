@@ -7,7 +7,8 @@
 
 #include "net/client/tally.h"
 
-/** Transfers from a CSV file: a header row names the fields, in any order; RFC 4180 quotes are understood.
+/** Transfers from a CSV file: a header row names the fields, in any order; RFC 4180 quotes are
+ *  understood.
  *  Flow: file -> [csv_read] -> tally_load
  *  Bounds: CSV_LINE_BYTES_MAX a line, CSV_COLUMNS_MAX columns. */
 

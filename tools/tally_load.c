@@ -11,8 +11,8 @@
 #include "tools/tally_cli.h"
 #include "tools/tally_csv.h"
 
-/** load: transfers from a CSV file, a batch after the other. A file is read through once before anything is sent, so that a
- *  bad line sends nothing; standard input cannot be. */
+/** load: transfers from a CSV file, a batch after the other. A file is read through once before
+ *  anything is sent, so that a bad line sends nothing; standard input cannot be. */
 
 enum { LOAD_BATCH = 4096, LOAD_FAILURES_SHOWN = 20, LOAD_SETTLE_TRIES = 3 };
 
@@ -36,7 +36,7 @@ static uint64_t now_ns(void) {
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-/* --- what people see ----------------------------------------------------------------------------------------------- */
+/* --- what people see -------------------------------------------------------------------------- */
 
 static void show_progress(struct load *load, bool last) {
     enum { BAR = 30 };
@@ -101,7 +101,7 @@ static void show_summary(struct load *load) {
     printf("%-19s %.2f s, %.0f transfers/s\n", "time", seconds, rate);
 }
 
-/* --- batches ------------------------------------------------------------------------------------------------------- */
+/* --- batches ---------------------------------------------------------------------------------- */
 
 static void count_results(struct load *load) {
     for (uint32_t i = 0; i < load->count; i++) {
@@ -185,7 +185,7 @@ static int send_all(struct load *load) {
                            : CLI_DONE;
 }
 
-/* --- the file ------------------------------------------------------------------------------------------------------ */
+/* --- the file --------------------------------------------------------------------------------- */
 
 /** Read a regular file through and go back to its beginning. @return CLI_DONE or CLI_USAGE */
 static int check_file(struct load *load, FILE *file) {

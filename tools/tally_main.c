@@ -66,7 +66,7 @@ static void print_overview(void) {
            "  4  damaged data\n");
 }
 
-/* --- what the commands share --------------------------------------------------------------------------------------- */
+/* --- what the commands share ------------------------------------------------------------------ */
 
 int cli_connect(struct cli *context) {
     char error[300];
@@ -90,9 +90,10 @@ int cli_no_answer(struct cli *context, int rc) {
     return CLI_UNKNOWN;
 }
 
-/* --- finding the command ------------------------------------------------------------------------------------------- */
+/* --- finding the command ---------------------------------------------------------------------- */
 
-/** The command whose words stand at argv[0]; the longest one. @param words set to their number, 1 or 2 */
+/** The command whose words stand at argv[0]; the longest one. @param words set to their number,
+ *  1 or 2 */
 static const struct tally_command *find_command(int argc, char **argv, int *words) {
     const struct tally_command *found = NULL;
     char two[128];

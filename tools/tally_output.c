@@ -33,7 +33,7 @@ const struct args_flag cli_transfer_flags[] = {
     {NULL, 0},
 };
 
-/* --- JSON ---------------------------------------------------------------------------------------------------------- */
+/* --- JSON ------------------------------------------------------------------------------------- */
 
 struct json_object *output_object(void) {
     return json_object_new_object();
@@ -114,7 +114,7 @@ void output_transfer_fields(struct json_object *object, const struct tally_trans
     output_uint64(object, "timestamp", transfer->timestamp);
 }
 
-/* --- lines for people ---------------------------------------------------------------------------------------------- */
+/* --- lines for people ------------------------------------------------------------------------- */
 
 void output_line(const char *name, const char *value) {
     printf("%-*s %s\n", NAME_COLUMN, name, value);

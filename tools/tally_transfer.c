@@ -11,23 +11,28 @@ bool cli_transfer_is_there(uint32_t status) {
     return status == TALLY_TRANSFER_STATUS_created || status == TALLY_TRANSFER_STATUS_exists;
 }
 
+/** @param balances NULL when there was no answer */
 static void print_outcome(const struct cli *cli, const struct tally_transfer *transfer,
                           const struct tally_result *result,
                           const struct tally_balances *balances) {
     const char *status = tally_transfer_status_name(result->status);
     if (cli->json) {
-        struct json_object *object = output_object(), *inner = output_object();
+        struct json_object *object = output_object(), *inner = balances ? output_object() : NULL;
         output_uint128(object, "id", transfer->id);
         output_text(object, "status", status);
         output_uint64(object, "timestamp", result->timestamp);
-        output_balance_fields(inner, balances);
-        json_object_object_add(object, "debit_account", inner);
+        if (balances) {
+            output_balance_fields(inner, balances);
+            json_object_object_add(object, "debit_account", inner);
+        }
         output_print(object);
         return;
     }
     output_line_uint128("transfer", transfer->id);
     output_line("status", status);
     output_line_time("timestamp", result->timestamp);
+    if (!balances)
+        return;
     printf("debit account after it\n");
     output_line_uint128("  debits_pending", balances->debits_pending);
     output_line_uint128("  debits_posted", balances->debits_posted);
@@ -46,7 +51,7 @@ static int create_one(struct cli *cli, struct tally_transfer *transfer) {
                                             : tally_id(cli->client, transfer->debit_account_id);
     int rc = tally_create_transfers(cli->client, transfer, 1, &result, &balances);
     if (rc == 0 || result.status != TALLY_STATUS_not_sent)
-        print_outcome(cli, transfer, &result, &balances);
+        print_outcome(cli, transfer, &result, rc == 0 ? &balances : NULL);
     if (rc == -ETIMEDOUT)
         args_complain("no answer in time; the same command with the --id above settles it");
     if (rc < 0)
@@ -54,82 +59,64 @@ static int create_one(struct cli *cli, struct tally_transfer *transfer) {
     return cli_transfer_is_there(result.status) ? CLI_DONE : CLI_REFUSED;
 }
 
-/** What transfer and hold share. */
-struct transfer_fields {
+/** What transfer and hold share. One command a process, so one of these. */
+static struct {
     struct tally_transfer transfer;
     uint64_t ledger, code, timeout, user_data_64, user_data_32;
+} fields;
+
+static const struct args_option hold_options[] = {
+    {"timeout-s", 0, ARGS_NUMBER, &fields.timeout, "N", "seconds until it expires; 0: never", false,
+     0, UINT32_MAX, NULL},
+    {"debit", 0, ARGS_ID, &fields.transfer.debit_account_id, "ID", "account to debit", true},
+    {"credit", 0, ARGS_ID, &fields.transfer.credit_account_id, "ID", "account to credit", true},
+    {"amount", 0, ARGS_AMOUNT, &fields.transfer.amount, "N", "in the ledger's smallest unit", true},
+    {"ledger", 0, ARGS_NUMBER, &fields.ledger, "N", "of both accounts", true, 1, UINT32_MAX, NULL},
+    {"code", 0, ARGS_NUMBER, &fields.code, "N", "kind of transfer, 1 to 65535", true, 1, UINT16_MAX,
+     NULL},
+    {"id", 0, ARGS_ID, &fields.transfer.id, "ID", "its id; without it a new one is made"},
+    {"flag", 0, ARGS_FLAGS, &fields.transfer.flags, "NAME", "may be given many times:", false, 0, 0,
+     cli_transfer_flags},
+    {"user-data-128", 0, ARGS_AMOUNT, &fields.transfer.user_data_128, "N", "yours to use"},
+    {"user-data-64", 0, ARGS_NUMBER, &fields.user_data_64, "N", "yours to use", false, 0,
+     UINT64_MAX, NULL},
+    {"user-data-32", 0, ARGS_NUMBER, &fields.user_data_32, "N", "yours to use", false, 0,
+     UINT32_MAX, NULL},
+    {NULL},
 };
+/** All but the timeout. */
+static const struct args_option *const transfer_options = hold_options + 1;
 
-#define FIELD_OPTIONS(f)                                                                             \
-    {"debit", 0, ARGS_ID, &(f).transfer.debit_account_id, "ID", "account to debit", true,            \
-     0,       0, NULL},                                                                              \
-        {"credit", 0, ARGS_ID, &(f).transfer.credit_account_id, "ID", "account to credit", true,     \
-         0,        0, NULL},                                                                         \
-        {"amount", 0, ARGS_AMOUNT, &(f).transfer.amount, "N", "in the ledger's smallest unit", true, \
-         0,        0, NULL},                                                                         \
-        {"ledger", 0, ARGS_NUMBER, &(f).ledger, "N", "of both accounts", true, 1, UINT32_MAX, NULL}, \
-        {"code", 0, ARGS_NUMBER, &(f).code, "N", "kind of transfer, 1 to 65535",                     \
-         true,   1, UINT16_MAX,  NULL},                                                              \
-        {"id", 0, ARGS_ID, &(f).transfer.id, "ID", "its id; without it a new one is made", false,    \
-         0,    0, NULL},                                                                             \
-        {"flag", 0, ARGS_FLAGS, &(f).transfer.flags, "NAME", "may be given many times:",             \
-         false,  0, 0,          cli_transfer_flags},                                                 \
-        {"user-data-128",                                                                            \
-         0,                                                                                          \
-         ARGS_AMOUNT,                                                                                \
-         &(f).transfer.user_data_128,                                                                \
-         "N",                                                                                        \
-         "yours to use",                                                                             \
-         false,                                                                                      \
-         0,                                                                                          \
-         0,                                                                                          \
-         NULL},                                                                                      \
-        {"user-data-64", 0,     ARGS_NUMBER, &(f).user_data_64, "N",                                 \
-         "yours to use", false, 0,           UINT64_MAX,        NULL},                               \
-    {                                                                                                \
-        "user-data-32", 0, ARGS_NUMBER, &(f).user_data_32, "N", "yours to use", false, 0,            \
-            UINT32_MAX, NULL                                                                         \
-    }
-
-static int create_fields(struct cli *cli, struct transfer_fields *fields, uint16_t more_flags) {
-    struct tally_transfer *transfer = &fields->transfer;
-    transfer->ledger = (uint32_t)fields->ledger;
-    transfer->code = (uint16_t)fields->code;
-    transfer->timeout = (uint32_t)fields->timeout;
-    transfer->user_data_64 = fields->user_data_64;
-    transfer->user_data_32 = (uint32_t)fields->user_data_32;
+static int create_fields(struct cli *cli, const struct args_command *command, uint16_t more_flags,
+                         int argc, char **argv) {
+    struct tally_transfer *transfer = &fields.transfer;
+    unsigned operands;
+    enum args_answer answer = args_parse(command, argc, argv, &operands);
+    if (answer != ARGS_RUN)
+        return answer == ARGS_HELP ? CLI_DONE : CLI_USAGE;
+    transfer->ledger = (uint32_t)fields.ledger;
+    transfer->code = (uint16_t)fields.code;
+    transfer->timeout = (uint32_t)fields.timeout;
+    transfer->user_data_64 = fields.user_data_64;
+    transfer->user_data_32 = (uint32_t)fields.user_data_32;
     transfer->flags |= more_flags;
     return create_one(cli, transfer);
 }
 
 int tally_transfer_create(struct cli *cli, int argc, char **argv) {
-    struct transfer_fields fields = {0};
-    const struct args_option options[] = {FIELD_OPTIONS(fields), {NULL}};
     const struct args_command command = {
-        "transfer", "Move an amount from one account to another.", "", 0, 0, options, NULL};
-    unsigned operands;
-    enum args_answer answer = args_parse(&command, argc, argv, &operands);
-    if (answer != ARGS_RUN)
-        return answer == ARGS_HELP ? CLI_DONE : CLI_USAGE;
-    return create_fields(cli, &fields, 0);
+        "transfer", "Move an amount from one account to another.", "", 0, 0, transfer_options,
+        NULL};
+    return create_fields(cli, &command, 0, argc, argv);
 }
 
 int tally_hold(struct cli *cli, int argc, char **argv) {
-    struct transfer_fields fields = {0};
-    const struct args_option options[] = {
-        FIELD_OPTIONS(fields),
-        {"timeout-s", 0, ARGS_NUMBER, &fields.timeout, "N", "seconds until it expires; 0: never",
-         false, 0, UINT32_MAX, NULL},
-        {NULL},
-    };
     const struct args_command command = {
-        "hold", "Reserve an amount: a pending transfer, to be posted or voided.", "", 0, 0, options,
+        "hold", "Reserve an amount: a pending transfer, to be posted or voided.",
+        "",     0,
+        0,      hold_options,
         NULL};
-    unsigned operands;
-    enum args_answer answer = args_parse(&command, argc, argv, &operands);
-    if (answer != ARGS_RUN)
-        return answer == ARGS_HELP ? CLI_DONE : CLI_USAGE;
-    return create_fields(cli, &fields, TALLY_TRANSFER_PENDING);
+    return create_fields(cli, &command, TALLY_TRANSFER_PENDING, argc, argv);
 }
 
 static int resolve(struct cli *cli, const struct args_command *command,
@@ -170,7 +157,7 @@ int tally_void(struct cli *cli, int argc, char **argv) {
     return resolve(cli, &command, &transfer, argc, argv);
 }
 
-/* --- show ---------------------------------------------------------------------------------------------------------- */
+/* --- show ------------------------------------------------------------------------------------- */
 
 int tally_transfer_show(struct cli *cli, int argc, char **argv) {
     enum { SHOWN_MAX = 64 };

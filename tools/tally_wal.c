@@ -25,14 +25,15 @@ struct log {
     uint64_t damages;
 };
 
-/* --- opening ------------------------------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static const char *base_of(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
 }
 
-/** A data directory, its wal folder, or one file in that. @return CLI_DONE, CLI_USAGE or CLI_DAMAGED */
+/** A data directory, its wal folder, or one file in that. @return CLI_DONE, CLI_USAGE or
+ *  CLI_DAMAGED */
 static int log_open(struct log *log, const char *path, bool file_allowed) {
     char folder[4096], error[400] = "";
     struct stat status;
@@ -75,7 +76,7 @@ static void log_close(struct log *log) {
         disk_uring_close(log->disk);
 }
 
-/* --- showing ------------------------------------------------------------------------------------------------------- */
+/* --- showing ---------------------------------------------------------------------------------- */
 
 static int show_group(void *context, const struct wal_inspect_group *group) {
     struct log *log = context;
@@ -235,7 +236,7 @@ static int show_damage(void *context, const struct wal_damage *damage) {
     return 0;
 }
 
-/* --- commands ------------------------------------------------------------------------------------------------------ */
+/* --- commands --------------------------------------------------------------------------------- */
 
 static int inspect_exit(const struct log *log, int rc, const char *error) {
     if (rc == 0)

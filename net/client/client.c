@@ -10,7 +10,8 @@
 
 #include "net/client/client_internal.h"
 
-/** One turn of the client, and requests from submission to their callback. Opening and closing: client_open.c. */
+/** One turn of the client, and requests from submission to their callback. Opening and closing:
+ *  client_open.c. */
 
 uint32_t client_jitter(struct tally_client *client) {
     /* splitmix64: spreads timers, keeps nothing secret */
@@ -42,7 +43,7 @@ void client_push(struct tally_client *client, bool flush) {
     }
 }
 
-/* --- requests ------------------------------------------------------------------------------------------------------ */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static void queue_append(struct tally_client *client, struct tally_request *request) {
     request_state(request)->phase = REQUEST_QUEUED;
@@ -205,7 +206,7 @@ int tally_submit(struct tally_client *client, struct tally_request *request) {
     return 0;
 }
 
-/* --- a turn -------------------------------------------------------------------------------------------------------- */
+/* --- a turn ----------------------------------------------------------------------------------- */
 
 unsigned tally_client_poll(struct tally_client *client) {
     assert(!client->polling);

@@ -2,14 +2,16 @@
 #include "engine/base/hash.h"
 #include "net/client/client_internal.h"
 
-/** Transfer ids: 48 bits of cell time in milliseconds, 64 bits that only grow within one, 16 bits of place. */
+/** Transfer ids: 48 bits of cell time in milliseconds, 64 bits that only grow within one, 16
+ *  bits of place. */
 
 uint32_t tally_account_partition(const struct tally_client *client, tally_uint128_t account_id) {
     const struct session *session = &client->session;
     return hash_partition(hash_id(account_id, session->hash_seed), session->partitions);
 }
 
-/** Cell time as WELCOME told it, and what has passed since: the server refuses ids that are off from its own clock, not from ours. */
+/** Cell time as WELCOME told it, and what has passed since: the server refuses ids that are off
+ *  from its own clock, not from ours. */
 static uint64_t id_now_ms(struct tally_client *client) {
     const struct session *session = &client->session;
     uint64_t passed_ns = client->clock->monotonic_ns(client->clock) - session->opened_ns;

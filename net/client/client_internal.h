@@ -14,9 +14,10 @@
  *  Flow:  tally_submit -> queue -> [parcel: open -> ready -> sent] -> reply -> results -> done
  *  Owner: the client's thread. Bounds: parcel_count parcels, taken at open. Keeps: INV-4, INV-9.
  *
- *  A parcel is the content of one request datagram: events of one or more requests. Its request number lives for one transmission
- *  under that number (and its retransmissions); in a new session, or after `overloaded`, the same events
- *  get a new one. An event's result says how far it came: not_sent, then unknown once it is sent, then the server's answer. */
+ *  A parcel is the content of one request datagram: events of one or more requests. Its request
+ *  number lives for one transmission under that number (and its retransmissions); in a new
+ *  session, or after `overloaded`, the same events get a new one. An event's result says how far
+ *  it came: not_sent, then unknown once it is sent, then the server's answer. */
 
 #define CLIENT_BURST 64             /**< datagrams handed to the transport at a time */
 #define CLIENT_OPEN_PARCELS_MAX 128 /**< parcels that are still being filled: lcores x formats */
@@ -34,7 +35,8 @@
 #define CLIENT_RTO_SHIFT_MAX 8
 #define CLIENT_SILENT_TIMEOUTS_MAX                                                                 \
     3 /**< timeouts in a row without any answer before the session counts as lost */
-/** ... and at least so much silence, for a server on shared cores may be off its core for some turns of the scheduler. */
+/** ... and at least so much silence, for a server on shared cores may be off its core for some
+ *  turns of the scheduler. */
 #define CLIENT_SILENCE_NS (150 * NS_PER_MS)
 #define CLIENT_HELLO_RTO_NS (100 * NS_PER_MS)
 #define CLIENT_HELLO_RTO_MAX_NS (1000 * NS_PER_MS)
@@ -206,9 +208,10 @@ static inline struct request_state *request_state(const struct tally_request *re
     return (struct request_state *)(uintptr_t)request->internal;
 }
 
-/* --- client.c ------------------------------------------------------------------------------------------------------ */
+/* --- client.c --------------------------------------------------------------------------------- */
 
-/** Open without waiting for the server: what tests call, with their own network, clock and randomness.
+/** Open without waiting for the server: what tests call, with their own network, clock and
+ *  randomness.
  *  @return 0, -EINVAL, -ENOMEM, -errno */
 int client_start(const struct tally_options *options, struct tally_transport *transport,
                  struct clock *clock, struct random *random, struct tally_client **client,
@@ -226,10 +229,11 @@ uint32_t client_jitter(struct tally_client *client);
 void client_request_complete(struct tally_client *client, struct tally_request *request);
 /** One event of a parcel has its final answer. */
 void client_item_done(struct tally_client *client, const struct parcel_item *item);
-/** Pack what is queued and send what the window allows. @param flush also parcels that are not full */
+/** Pack what is queued and send what the window allows. @param flush also parcels that are not
+ *  full */
 void client_push(struct tally_client *client, bool flush);
 
-/* --- client_open.c ------------------------------------------------------------------------------------------------- */
+/* --- client_open.c ---------------------------------------------------------------------------- */
 
 /** Let the descriptor be readable at that time, or earlier. */
 void client_timer_arm_at(struct tally_client *client, uint64_t when_ns);
@@ -237,7 +241,7 @@ void client_timer_arm_at(struct tally_client *client, uint64_t when_ns);
 void client_timer_arm(struct tally_client *client);
 void client_timer_drain(struct tally_client *client);
 
-/* --- client_pack.c: requests into parcels -------------------------------------------------------------------------- */
+/* --- client_pack.c: requests into parcels ----------------------------------------------------- */
 
 /** Events of one datagram in this session, 1..items_max. */
 uint32_t parcel_capacity(const struct tally_client *client, uint8_t operation, uint8_t event_format,
@@ -247,7 +251,8 @@ uint8_t parcel_event_lcore(const struct tally_client *client, uint8_t operation,
                            uint32_t index);
 /** @return 0, or -EMSGSIZE when a linked chain fits no datagram */
 int parcel_check_chains(const struct tally_client *client, const struct tally_request *request);
-/** Move queued events into parcels until `ready_wanted` are ready, the queue or the parcels are used up. */
+/** Move queued events into parcels until `ready_wanted` are ready, the queue or the parcels are
+ *  used up. */
 void parcel_pack(struct tally_client *client, uint32_t ready_wanted);
 /** Parcels that are being filled become ready, the oldest first, until `ready_wanted` are. */
 void parcel_flush(struct tally_client *client, uint32_t ready_wanted);
@@ -255,7 +260,7 @@ void parcel_move(struct tally_client *client, struct parcel *parcel, enum parcel
 /** Forget items whose request has expired. */
 void parcel_forget_expired(struct tally_client *client);
 
-/* --- client_wire.c: parcels and handshake into bytes --------------------------------------------------------------- */
+/* --- client_wire.c: parcels and handshake into bytes ------------------------------------------ */
 
 /** Write header fields that are new with every transmission: counter and tag. */
 void wire_seal(uint8_t *datagram, uint32_t length, uint8_t type, uint64_t session,
@@ -283,7 +288,7 @@ struct wire_reply {
 /** @return 0 or -EBADMSG */
 int wire_reply_decode(const uint8_t *datagram, uint32_t length, struct wire_reply *reply);
 
-/* --- client_handshake.c -------------------------------------------------------------------------------------------- */
+/* --- client_handshake.c ----------------------------------------------------------------------- */
 
 void session_start(struct tally_client *client);
 void session_handshake_timer(struct tally_client *client);
@@ -293,11 +298,12 @@ void session_receive(struct tally_client *client);
 /** Send a HELLO whose COOKIE sets ping_rtt_ns. */
 void session_ping(struct tally_client *client);
 
-/* --- client_session.c: window, acknowledgements, timers ------------------------------------------------------------ */
+/* --- client_session.c: window, acknowledgements, timers --------------------------------------- */
 
 /** A parcel has its whole answer: its number is free, the window moves. */
 void session_parcel_answered(struct tally_client *client, struct parcel *parcel);
-/** Its events go again later, under a new number: the server refused them before any effect, or does not know. */
+/** Its events go again later, under a new number: the server refused them before any effect, or
+ *  does not know. */
 void session_parcel_delay(struct tally_client *client, struct parcel *parcel,
                           uint32_t retry_after_us);
 void session_note_rtt(struct session *session, uint64_t sample_ns);
@@ -312,13 +318,14 @@ void session_ack_if_due(struct tally_client *client);
 void session_goodbye(struct tally_client *client);
 uint64_t session_next_ns(const struct tally_client *client);
 
-/* --- client_reply.c: answers into results -------------------------------------------------------------------------- */
+/* --- client_reply.c: answers into results ----------------------------------------------------- */
 
 void reply_take(struct tally_client *client, struct parcel *parcel, const struct wire_reply *reply);
 
-/* --- client_settle.c ----------------------------------------------------------------------------------------------- */
+/* --- client_settle.c -------------------------------------------------------------------------- */
 
-/** A resent chain answers `exists` for one member and linked_event_failed for the others: look the members up.
+/** A resent chain answers `exists` for one member and linked_event_failed for the others: look
+ *  the members up.
  *  @return whether the parcel is on its way again, as that lookup */
 bool settle_chains(struct tally_client *client, struct parcel *parcel);
 /** Answer to such a lookup. */

@@ -42,9 +42,10 @@ static void kernel_random_fill(struct random *random, void *bytes, size_t length
 
 static struct random kernel_random = {.fill = kernel_random_fill};
 
-/* --- descriptors --------------------------------------------------------------------------------------------------- */
+/* --- descriptors ------------------------------------------------------------------------------ */
 
-/** The timer is on CLOCK_MONOTONIC, so it serves the kernel's clock only; another one has to be polled. */
+/** The timer is on CLOCK_MONOTONIC, so it serves the kernel's clock only; another one has to be
+ *  polled. */
 static int client_open_descriptors(struct tally_client *client) {
     int transport_fd = client->transport->fd(client->transport);
     if (transport_fd < 0 || client->clock != &kernel_clock)
@@ -87,7 +88,7 @@ void client_timer_drain(struct tally_client *client) {
     client->timer_armed_ns = CLIENT_NEVER;
 }
 
-/* --- memory -------------------------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 static uint32_t power_of_two(uint32_t at_least) {
     uint32_t power = 1;
@@ -96,8 +97,8 @@ static uint32_t power_of_two(uint32_t at_least) {
     return power;
 }
 
-/** parcels: (items_max x 16 + payload_max) each, one per number of the window and those being filled;
- *  receiving: CLIENT_BURST x payload_max. */
+/** parcels: (items_max x 16 + payload_max) each, one per number of the window and those being
+ *  filled; receiving: CLIENT_BURST x payload_max. */
 static int client_take_memory(struct tally_client *client) {
     struct session *session = &client->session;
     uint32_t window = client->options.window ? client->options.window : CLIENT_WINDOW_DEFAULT;
@@ -138,7 +139,7 @@ static void client_free(struct tally_client *client) {
     free(client);
 }
 
-/* --- open and close ------------------------------------------------------------------------------------------------ */
+/* --- open and close --------------------------------------------------------------------------- */
 
 static struct tally_client *client_new(const struct tally_options *options,
                                        struct tally_transport *transport, struct clock *clock,
@@ -258,7 +259,7 @@ void tally_client_close(struct tally_client *client) {
     client_free(client);
 }
 
-/* --- looking in ---------------------------------------------------------------------------------------------------- */
+/* --- looking in ------------------------------------------------------------------------------- */
 
 int tally_client_fd(const struct tally_client *client) {
     return client->epoll_fd;

@@ -5,8 +5,9 @@
 #include "engine/base/hash.h"
 #include "net/client/client_internal.h"
 
-/** Requests into parcels. The unit that is never divided is a linked chain, or, of a request whose events are in order, as many
- *  chains as fit one datagram: its next unit waits for the answer to this one. */
+/** Requests into parcels. The unit that is never divided is a linked chain, or, of a request
+ *  whose events are in order, as many chains as fit one datagram: its next unit waits for the
+ *  answer to this one. */
 struct unit {
     uint32_t first, count;
     struct parcel_class class;
@@ -124,7 +125,8 @@ static bool request_is_ordered(const struct tally_request *request) {
            !operation_is_lookup((uint8_t)request->operation);
 }
 
-/** The next unit of a request. @return false when it fits no datagram (the session's are smaller than they were) */
+/** The next unit of a request. @return false when it fits no datagram (the session's are smaller
+ *  than they were) */
 static bool unit_next(const struct tally_client *client, const struct tally_request *request,
                       struct unit *unit) {
     uint8_t operation = (uint8_t)request->operation;

@@ -3,7 +3,8 @@
 
 #include "net/client/client_internal.h"
 
-/** Answers into results. A datagram is taken as a whole or not at all: its entries are measured before one is stored. */
+/** Answers into results. A datagram is taken as a whole or not at all: its entries are measured
+ *  before one is stored. */
 
 static bool reply_is_lookup(const struct parcel *parcel) {
     return parcel->class.operation == OPERATION_LOOKUP_ACCOUNTS ||

@@ -5,8 +5,8 @@
 
 #include "net/client/client_internal.h"
 
-/** A session as net/PROTOCOL.md sections 4, 7 and 8 want it: numbers, window, acknowledgements, retransmission. The
- *  handshake is in client_handshake.c. */
+/** A session as net/PROTOCOL.md sections 4, 7 and 8 want it: numbers, window, acknowledgements,
+ *  retransmission. The handshake is in client_handshake.c. */
 
 /** `ns` and up to a quarter more. */
 uint64_t session_jittered(struct tally_client *client, uint64_t ns) {
@@ -37,7 +37,7 @@ static bool session_out_of_credit(const struct tally_client *client) {
     return session->next_number > session->credit && session_wants_to_send(client);
 }
 
-/* --- sending ------------------------------------------------------------------------------------------------------- */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 static void session_seal_request(struct tally_client *client, struct parcel *parcel) {
     struct session *session = &client->session;
@@ -47,7 +47,8 @@ static void session_seal_request(struct tally_client *client, struct parcel *par
     session->alive_due_ns = client->now_ns + CLIENT_ALIVE_NS;
 }
 
-/** Events of the parcel are on the wire from now on, so their outcome is unknown until it is answered. */
+/** Events of the parcel are on the wire from now on, so their outcome is unknown until it is
+ *  answered. */
 static void session_note_sent(struct tally_client *client, struct parcel *parcel) {
     if (!parcel->settling)
         for (unsigned i = 0; i < parcel->item_count; i++) {
@@ -88,7 +89,8 @@ static void session_transmitted(struct tally_client *client, struct parcel *parc
     session->retransmit_hint_ns = smaller(session->retransmit_hint_ns, parcel->due_ns);
 }
 
-/** Hand tx[0 .. count-1] to the transport. What it does not take is tried again within a millisecond. */
+/** Hand tx[0 .. count-1] to the transport. What it does not take is tried again within a
+ *  millisecond. */
 static void session_transmit(struct tally_client *client, unsigned count) {
     struct session *session = &client->session;
     unsigned taken = client->transport->send(client->transport, client->tx, count);
@@ -104,7 +106,8 @@ static void session_transmit(struct tally_client *client, unsigned count) {
     client->stats.datagrams_sent += taken;
 }
 
-/** A parcel that an earlier session with larger datagrams filled stays as it is: unknown, or not sent. */
+/** A parcel that an earlier session with larger datagrams filled stays as it is: unknown, or not
+ *  sent. */
 static bool session_parcel_fits(struct tally_client *client, struct parcel *parcel) {
     const struct parcel_class *class = &parcel->class;
     if (parcel->live <=
@@ -201,7 +204,7 @@ void session_ack_if_due(struct tally_client *client) {
         session_send_ack(client);
 }
 
-/* --- answers ------------------------------------------------------------------------------------------------------- */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 /** RFC 6298, section 2, with a clock granularity of nothing. */
 void session_note_rtt(struct session *session, uint64_t sample_ns) {
@@ -233,7 +236,8 @@ void session_parcel_answered(struct tally_client *client, struct parcel *parcel)
         session->ack_due_ns = client->now_ns + CLIENT_ACK_DELAY_NS;
 }
 
-/** The window grows by one for every window of answers, and is halved after three refusals in a row. */
+/** The window grows by one for every window of answers, and is halved after three refusals in a
+ *  row. */
 void session_note_load(struct session *session, bool overloaded) {
     if (overloaded) {
         if (++session->overloads >= CLIENT_OVERLOADS_MAX) {
@@ -264,7 +268,7 @@ void session_parcel_delay(struct tally_client *client, struct parcel *parcel,
     parcel_move(client, parcel, PARCEL_DELAYED);
 }
 
-/* --- timers -------------------------------------------------------------------------------------------------------- */
+/* --- timers ----------------------------------------------------------------------------------- */
 
 /** @return whether the session counts as lost */
 static bool session_parcel_silent(struct tally_client *client, struct parcel *parcel) {
@@ -278,7 +282,8 @@ static bool session_parcel_silent(struct tally_client *client, struct parcel *pa
            client->now_ns - session->last_answer_ns >= CLIENT_SILENCE_NS;
 }
 
-/** Retransmit what is due. A server that is merely slow answers the ACK that goes with it, which shows that the session lives. */
+/** Retransmit what is due. A server that is merely slow answers the ACK that goes with it, which
+ *  shows that the session lives. */
 static void session_retransmit(struct tally_client *client) {
     struct session *session = &client->session;
     struct parcel *parcel;

@@ -5,9 +5,10 @@
 
 /** What becomes of events whose outcome was unknown.
  *
- *  A single event is sent again, and its own id tells: `exists` if an earlier transmission took effect. For a linked chain that
- *  is not enough: of one that took effect as a whole, the first member answers `exists` and fails the chain, and the others answer
- *  linked_event_failed. So its members are looked up, which in a new session is final. */
+ *  A single event is sent again, and its own id tells: `exists` if an earlier transmission took
+ *  effect. For a linked chain that is not enough: of one that took effect as a whole, the first
+ *  member answers `exists` and fails the chain, and the others answer linked_event_failed. So
+ *  its members are looked up, which in a new session is final. */
 
 static uint32_t status_exists(const struct tally_request *request) {
     return request->operation == TALLY_CREATE_ACCOUNTS ? (uint32_t)TALLY_ACCOUNT_STATUS_exists
@@ -99,8 +100,8 @@ _Static_assert((int)TALLY_TRANSFER_STATUS_linked_event_failed ==
                    (int)TALLY_ACCOUNT_STATUS_linked_event_failed,
                "one number for both");
 
-/** Looks the ids up in a session that began after every transmission of the events. The ids are taken from the transfers in
- *  pieces, for the library takes no memory after open. */
+/** Looks the ids up in a session that began after every transmission of the events. The ids are
+ *  taken from the transfers in pieces, for the library takes no memory after open. */
 static int settle_by_lookup(struct tally_client *client, const struct tally_transfer *transfers,
                             uint32_t count, struct tally_result *results) {
     enum { PIECE = 64 };

@@ -11,15 +11,17 @@ extern "C" {
 
 /** libtally: the client of a tally ledger, over UDP.
  *  Flow:  tally_submit -> datagrams, packed by destination -> tallyd -> results ->
- * tally_request.done Owner: the thread that uses the client. One client is one thread's at a time;
- * different clients share nothing. Bounds: all memory is taken by tally_client_open; requests,
- * events and results are the caller's. Keeps: INV-4 (an event takes effect at most once, however
- * often it is sent).
+ *          tally_request.done
+ *  Owner: the thread that uses the client. One client is one thread's at a time; different
+ *  clients share nothing.
+ *  Bounds: all memory is taken by tally_client_open; requests, events and results are the
+ *  caller's.
+ *  Keeps: INV-4 (an event takes effect at most once, however often it is sent).
  *
  *  Every call that can fail operationally returns 0 or -errno. What became of an event stands in
- * its result; what became of a request as a whole in its code. Amounts are whole numbers in the
- * ledger's smallest unit; timestamps are nanoseconds of Unix time; integers are in the machine's
- * order, which must be little-endian. */
+ *  its result; what became of a request as a whole in its code. Amounts are whole numbers in the
+ *  ledger's smallest unit; timestamps are nanoseconds of Unix time; integers are in the
+ *  machine's order, which must be little-endian. */
 
 __extension__ typedef unsigned __int128 tally_uint128_t;
 
@@ -33,8 +35,7 @@ __extension__ typedef unsigned __int128 tally_uint128_t;
 #define TALLY_API
 #endif
 
-/* --- the data model: the same 128 bytes as on the wire
- * ------------------------------------------------------------- */
+/* --- the data model: the same 128 bytes as on the wire ---------------------------------------- */
 
 enum tally_account_flag {
     TALLY_ACCOUNT_LINKED = 1 << 0,
@@ -212,7 +213,7 @@ struct tally_balances {
     X(expired, 3)
 
 /** What only the client can say of an event. Not from the server, and above all of its numbers but
- * `created`. */
+ *  `created`. */
 #define TALLY_CLIENT_STATUS_TABLE(X)                                                               \
     X(unknown, 1000)    /* sent, and no answer in time: it may have taken effect or not */         \
     X(overloaded, 1001) /* refused before any effect until the time was up */                      \
@@ -235,15 +236,15 @@ enum tally_client_status { TALLY_CLIENT_STATUS_TABLE(X) };
 /** Outcome of a whole request: the worst of its parts. */
 enum tally_code {
     TALLY_OK = 0, /**< every event has the server's answer (which may well be a refusal) */
-    TALLY_OVERLOADED =
-        1, /**< some events were refused before any effect, again and again until the deadline */
+    /** Some events were refused before any effect, again and again until the deadline. */
+    TALLY_OVERLOADED = 1,
     TALLY_MALFORMED = 2,             /**< the server could not read it: versions differ */
     TALLY_UNSUPPORTED_OPERATION = 3, /**< the server does not do this */
-    TALLY_UNKNOWN =
-        4, /**< some events were sent and not answered in time: see tally_transfer_settle() */
+    /** Some events were sent and not answered in time: see tally_transfer_settle(). */
+    TALLY_UNKNOWN = 4,
     TALLY_REPLICA_BEHIND = 5, /**< a replica that has not seen what was asked for */
-    TALLY_NOT_SENT =
-        6, /**< some events were never sent, the others are answered: no effect of those */
+    /** Some events were never sent, the others are answered: no effect of those. */
+    TALLY_NOT_SENT = 6,
 };
 
 /** Names as written in the tables above; "?" for a number in no table. Never NULL. */
@@ -261,16 +262,16 @@ enum tally_result_flag {
 };
 
 struct tally_result {
-    uint64_t timestamp; /**< ns; of `exists` the first one, of a refusal the time of its decision; 0
-                           where the server said nothing */
-    uint32_t status; /**< enum tally_transfer_status, tally_account_status or tally_lookup_status,
-                        or tally_client_status */
-    uint32_t flags;  /**< enum tally_result_flag */
+    /** ns; of `exists` the first one, of a refusal the time of its decision; 0 where the server
+     *  said nothing. */
+    uint64_t timestamp;
+    /** Enum tally_transfer_status, tally_account_status or tally_lookup_status, or
+     *  tally_client_status. */
+    uint32_t status;
+    uint32_t flags; /**< enum tally_result_flag */
 };
 
-/* --- a client
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- a client --------------------------------------------------------------------------------- */
 
 struct tally_client;
 struct tally_transport;
@@ -278,16 +279,16 @@ struct tally_transport;
 /** Zero means the default everywhere. */
 struct tally_options {
     const char *server; /**< "ADDR", "ADDR:PORT" or "[IPv6]:PORT"; NULL: 127.0.0.1 */
-    uint32_t
-        timeout_ms; /**< of opening, and of a request that names none of its own; default 5000 */
-    uint32_t
-        window; /**< datagrams outstanding at a time, default and at most what the server grants */
-    uint16_t
-        payload_max; /**< largest UDP payload in bytes; default 1472 over IPv4, 1452 over IPv6 */
-    uint32_t socket_buffer_bytes; /**< wanted SO_RCVBUF and SO_SNDBUF; default 4 MiB (the kernel may
-                                     give less) */
-    struct tally_transport
-        *transport; /**< another packet path than a kernel socket; the client closes it */
+    /** Of opening, and of a request that names none of its own; default 5000. */
+    uint32_t timeout_ms;
+    /** Datagrams outstanding at a time, default and at most what the server grants. */
+    uint32_t window;
+    /** Largest UDP payload in bytes; default 1472 over IPv4, 1452 over IPv6. */
+    uint16_t payload_max;
+    /** Wanted SO_RCVBUF and SO_SNDBUF; default 4 MiB (the kernel may give less). */
+    uint32_t socket_buffer_bytes;
+    /** Another packet path than a kernel socket; the client closes it. */
+    struct tally_transport *transport;
 };
 
 /** Open a client and a session on the server. Blocks until the server answered.
@@ -297,26 +298,24 @@ TALLY_API int tally_client_open(const struct tally_options *options, struct tall
                                 char *error, size_t error_bytes);
 
 /** Say goodbye and free everything. Requests that are not done are done now, with what is known of
- * them (`unknown` or `not_sent`). Not from a callback. */
+ *  them (`unknown` or `not_sent`). Not from a callback. */
 TALLY_API void tally_client_close(struct tally_client *client);
 
 /** A descriptor that is readable when tally_client_poll() has something to do; for poll, epoll or
- * select. The client's own: neither read nor close it. -1 if the transport has none: poll without
- * sleeping then. */
+ *  select. The client's own: neither read nor close it. -1 if the transport has none: poll without
+ *  sleeping then. */
 TALLY_API int tally_client_fd(const struct tally_client *client);
 
 /** Go on: take what has arrived, send what is queued, retransmit what is late, end what is overdue,
- * call back what is done. Never blocks. Not from a callback.
+ *  call back what is done. Never blocks. Not from a callback.
  *  @return requests completed in this call */
 TALLY_API unsigned tally_client_poll(struct tally_client *client);
 
 /** What stands in the way at the moment, in one line; "" while a session is open. Valid until the
- * next call. */
+ *  next call. */
 TALLY_API const char *tally_client_problem(const struct tally_client *client);
 
-/* --- requests
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 enum tally_operation {
     TALLY_CREATE_ACCOUNTS = 1,
@@ -326,9 +325,8 @@ enum tally_operation {
 };
 
 enum tally_request_flag {
-    TALLY_REQUEST_BALANCES =
-        1
-        << 0, /**< fill `balances`: of the debit account (or the account itself) after the event */
+    /** Fill `balances`: of the debit account (or the account itself) after the event. */
+    TALLY_REQUEST_BALANCES = 1 << 0,
     TALLY_REQUEST_STALE_OK = 1 << 1, /**< a lookup need not wait for the log */
     /** The events may execute in any order (each linked chain stays whole and in order): datagrams
      * are packed by destination and sent side by side. Without this flag the events of a request
@@ -338,20 +336,20 @@ enum tally_request_flag {
 };
 
 /** One request. The caller owns it, fills in the first part (zero the rest), and leaves it and the
- * arrays alone from tally_submit() until `done` is called, which happens exactly once. Small
- * requests, of one event even, share datagrams. */
+ *  arrays alone from tally_submit() until `done` is called, which happens exactly once. Small
+ *  requests, of one event even, share datagrams. */
 struct tally_request {
     uint32_t operation;  /**< enum tally_operation */
     uint32_t flags;      /**< enum tally_request_flag */
     uint32_t count;      /**< events or ids, 1..TALLY_EVENTS_MAX */
     uint32_t timeout_ms; /**< from submission; 0: the client's default */
-    const void *events;  /**< count of struct tally_account, struct tally_transfer or (lookups)
-                            tally_uint128_t */
-    struct tally_result *results;    /**< count, filled */
-    struct tally_balances *balances; /**< count, filled with TALLY_REQUEST_BALANCES; zero where not
-                                        known; else unused */
-    void *records; /**< lookups: count of struct tally_account or struct tally_transfer, filled
-                      where `found` */
+    /** Count of struct tally_account, struct tally_transfer or (lookups) tally_uint128_t. */
+    const void *events;
+    struct tally_result *results; /**< count, filled */
+    /** Count, filled with TALLY_REQUEST_BALANCES; zero where not known; else unused. */
+    struct tally_balances *balances;
+    /** Lookups: count of struct tally_account or struct tally_transfer, filled where `found`. */
+    void *records;
     /** Called from tally_client_poll() or a blocking call (or tally_client_close()). May submit,
      * must not poll, block or close. */
     void (*done)(struct tally_client *client, struct tally_request *request);
@@ -366,18 +364,18 @@ struct tally_request {
 
 /** Queue a request. It is sent by the next tally_client_poll(), or earlier when a datagram is full.
  *  @return 0, -EINVAL (operation, flags, count, missing arrays), -EMSGSIZE (a linked chain does not
- * fit one datagram: nothing was queued) */
+ *  fit one datagram: nothing was queued) */
 TALLY_API int tally_submit(struct tally_client *client, struct tally_request *request);
 
 /** Blocking calls. They submit, sleep on the descriptor and poll until the answer is there or the
- * client's timeout is over; other requests' callbacks run meanwhile. In the order of the events.
- * Not from a callback.
+ *  client's timeout is over; other requests' callbacks run meanwhile. In the order of the events.
+ *  Not from a callback.
  *  @param results count, filled
  *  @param balances NULL or count, filled: the debit account's after each transfer
  *  @return 0 when every event has an answer of the server; -EINVAL, -EMSGSIZE as tally_submit();
- * -ETIMEDOUT: some events are `unknown`; -EBUSY: some were refused as `overloaded`, none is
- * unknown; -ENOTCONN: some were not sent, none is unknown; -EPROTO: the server refused the request
- * as a whole */
+ *  -ETIMEDOUT: some events are `unknown`; -EBUSY: some were refused as `overloaded`, none is
+ *  unknown; -ENOTCONN: some were not sent, none is unknown; -EPROTO: the server refused the request
+ *  as a whole */
 TALLY_API int tally_create_accounts(struct tally_client *client,
                                     const struct tally_account *accounts, uint32_t count,
                                     struct tally_result *results);
@@ -396,29 +394,27 @@ TALLY_API int tally_request_wait(struct tally_client *client, struct tally_reque
 
 enum tally_settle {
     TALLY_SETTLE_RESEND = 1, /**< send the same events again: what had no effect may take it now */
-    TALLY_SETTLE_LOOKUP =
-        2, /**< open a new session, which ends all that the old one sent, then look the ids up */
+    /** Open a new session, which ends all that the old one sent, then look the ids up. */
+    TALLY_SETTLE_LOOKUP = 2,
 };
 
 /** Settle transfers whose outcome is `unknown`. Blocks, like the calls above. Other requests of
- * this client that are on their way are sent again in the new session.
+ *  this client that are on their way are sent again in the new session.
  *  @param results count; after TALLY_SETTLE_RESEND as of tally_create_transfers with
- * TALLY_RESULT_RESENT set; after TALLY_SETTLE_LOOKUP enum tally_lookup_status, where `found`
- * carries the transfer's timestamp and `absent` says that it did not and will not take effect
+ *  TALLY_RESULT_RESENT set; after TALLY_SETTLE_LOOKUP enum tally_lookup_status, where `found`
+ *  carries the transfer's timestamp and `absent` says that it did not and will not take effect
  *  @return as the blocking calls */
 TALLY_API int tally_transfer_settle(struct tally_client *client, enum tally_settle how,
                                     const struct tally_transfer *transfers, uint32_t count,
                                     struct tally_result *results);
 
-/* --- ids
- * -----------------------------------------------------------------------------------------------------------
- */
+/* --- ids -------------------------------------------------------------------------------------- */
 
 /** A new transfer id: 48 bits of cell time in ms, 64 bits that grow within it, 16 bits of place.
- * Later ids of a client are larger than earlier ones. Two clients make the same id with a
- * probability below 2^-62 a pair and millisecond.
+ *  Later ids of a client are larger than earlier ones. Two clients make the same id with a
+ *  probability below 2^-62 a pair and millisecond.
  *  @param home_account_id the debit account: the transfer is then decided where that account lives;
- * 0: anywhere */
+ *  0: anywhere */
 TALLY_API tally_uint128_t tally_id(struct tally_client *client, tally_uint128_t home_account_id);
 
 /** A new transfer id with the place of another transfer: for one that posts or voids it. */
@@ -428,9 +424,7 @@ TALLY_API tally_uint128_t tally_id_beside(struct tally_client *client, tally_uin
 TALLY_API uint32_t tally_account_partition(const struct tally_client *client,
                                            tally_uint128_t account_id);
 
-/* --- looking in
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- looking in ------------------------------------------------------------------------------- */
 
 /** The session, as the server's WELCOME said. */
 struct tally_info {

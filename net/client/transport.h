@@ -7,8 +7,8 @@
 
 /** The client's packet path: bursts of UDP payloads to and from one server address.
  *  Flow:  session -> [transport] -> network -> [transport] -> session
- *  Owner: the client's thread. Bounds: the implementation's queues; what they do not take stays the caller's.
- *  Implementations embed struct tally_transport as their first member. */
+ *  Owner: the client's thread. Bounds: the implementation's queues; what they do not take stays
+ *  the caller's. Implementations embed struct tally_transport as their first member. */
 
 struct tally_transport_datagram {
     uint8_t *bytes;  /**< UDP payload */
@@ -17,7 +17,8 @@ struct tally_transport_datagram {
 };
 
 struct tally_transport {
-    /** @return how many were taken, at most `count`; the rest stay the caller's (the queue is full) */
+    /** @return how many were taken, at most `count`; the rest stay the caller's (the queue is
+     *           full) */
     unsigned (*send)(struct tally_transport *transport,
                      const struct tally_transport_datagram *datagrams, unsigned count);
     /** Only what the server's address sent; longer datagrams than there is room for are left out.

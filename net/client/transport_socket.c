@@ -114,7 +114,8 @@ static void socket_close(struct tally_transport *transport) {
     free(socket);
 }
 
-/** Take "ADDR", "ADDR:PORT", "[IPv6]", "[IPv6]:PORT" or a bare IPv6 address apart. @return 0 or -EINVAL */
+/** Take "ADDR", "ADDR:PORT", "[IPv6]", "[IPv6]:PORT" or a bare IPv6 address apart. @return 0 or
+ *  -EINVAL */
 static int server_split(const char *server, char *host, size_t host_bytes, char *port,
                         size_t port_bytes) {
     const char *end = server + strlen(server), *colon = strrchr(server, ':');
@@ -187,7 +188,8 @@ int transport_socket_open(const char *server, uint32_t buffer_bytes,
         free(out);
         return rc;
     }
-    /* best effort: the kernel bounds the buffers by net.core.rmem_max, and the server drops fragments in any case */
+    /* best effort: the kernel bounds the buffers by net.core.rmem_max, and the server drops
+     * fragments in any case */
     int bytes = (int)buffer_bytes, probe = IP_PMTUDISC_PROBE;
     setsockopt(out->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
     setsockopt(out->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));

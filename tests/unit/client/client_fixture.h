@@ -7,7 +7,8 @@
 #include "tests/lib/test.h"
 #include "tests/unit/client/fake_network.h"
 
-/** What every test of the client needs: events to send, and a request that notes how often it was called back. */
+/** What every test of the client needs: events to send, and a request that notes how often it
+ *  was called back. */
 
 struct counted_request {
     struct tally_request request; /**< first */

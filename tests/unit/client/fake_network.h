@@ -4,8 +4,9 @@
 
 #include "tests/unit/client/fake_server.h"
 
-/** A client's transport, clock and randomness over a virtual network with one fake server behind it. Time goes on by
- *  `tick_ns` whenever the client reads the clock, and what is due is delivered then: one seed is one history.
+/** A client's transport, clock and randomness over a virtual network with one fake server behind
+ *  it. Time goes on by `tick_ns` whenever the client reads the clock, and what is due is
+ *  delivered then: one seed is one history.
  *  Owner: the test. Bounds: FAKE_DATAGRAMS_MAX on their way. */
 
 #define FAKE_DATAGRAMS_MAX 4096

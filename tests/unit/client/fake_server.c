@@ -52,7 +52,7 @@ void fake_server_close(struct fake_server *server) {
     free(server->records);
 }
 
-/* --- ledger -------------------------------------------------------------------------------------------------------- */
+/* --- ledger ----------------------------------------------------------------------------------- */
 
 static struct fake_record *record_slot(struct fake_server *server, tally_uint128_t id) {
     uint32_t at = (uint32_t)hash_id(id, 7) & (FAKE_IDS_MAX - 1);
@@ -136,7 +136,7 @@ static void events_execute(struct fake_server *server, const struct tally_transf
     }
 }
 
-/* --- requests ------------------------------------------------------------------------------------------------------ */
+/* --- requests --------------------------------------------------------------------------------- */
 
 struct fake_request {
     struct net_request_header header;
@@ -346,7 +346,7 @@ static void take_request(struct fake_server *server, const uint8_t *datagram, ui
     reply_emit(server, reply, to_port, emit, context);
 }
 
-/* --- handshake ----------------------------------------------------------------------------------------------------- */
+/* --- handshake -------------------------------------------------------------------------------- */
 
 static void emit_welcome(struct fake_server *server, uint64_t nonce, fake_emit *emit,
                          void *context) {

@@ -7,8 +7,9 @@
 #include "net/client/client_internal.h"
 #include "net/protocol.h"
 
-/** A server for the client's tests: handshake, one session, window, stored replies, and a ledger that knows ids and
- *  sums. It is strict: what a client must not do is counted in `violations`. No thread, clock or socket inside.
+/** A server for the client's tests: handshake, one session, window, stored replies, and a ledger
+ *  that knows ids and sums. It is strict: what a client must not do is counted in `violations`.
+ *  No thread, clock or socket inside.
  *  Flow: datagram -> [fake_server_take] -> emit */
 
 #define FAKE_IDS_MAX (1u << 16)
@@ -61,8 +62,8 @@ struct fake_server {
     uint64_t timestamp;
     tally_uint128_t debits_posted;
     /* what tests look at */
-    uint64_t
-        violations; /**< numbers beyond the credit, changed requests, lying acknowledgements, wrong ports */
+    /** Numbers beyond the credit, changed requests, acknowledgements of nothing. */
+    uint64_t violations;
     uint64_t requests, events, duplicates, acks, hellos, overloads;
     uint64_t requests_compact, requests_full, requests_lookup, events_max, wrong_port;
     uint64_t created; /**< events that took effect */

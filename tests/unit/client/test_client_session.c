@@ -89,7 +89,8 @@ static void test_the_callers_window_is_respected_too(void) {
     close_all(network, client);
 }
 
-/** Many requests over a bad network, perhaps with restarts: each is called back once, and each event took effect once. */
+/** Many requests over a bad network, perhaps with restarts: each is called back once, and each
+ *  event took effect once. */
 static void rough_run(struct fake_network *network, struct tally_client *client,
                       unsigned request_count, unsigned restarts) {
     static struct counted_request counted[1500];
