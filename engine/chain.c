@@ -252,6 +252,8 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
     }
     effect->debit_hash = hash_id(debit_id, lcore->hash_seed);
     effect->credit_hash = hash_id(credit_id, lcore->hash_seed);
+    effect->debit_partition = partition_of_hash(lcore, effect->debit_hash);
+    effect->credit_partition = partition_of_hash(lcore, effect->credit_hash);
     struct copy *debit = copy_account(lcore, debit_id, effect->debit_hash);
     struct copy *credit = copy_account(lcore, credit_id, effect->credit_hash);
     view.debit = debit ? &debit->account : NULL;

@@ -52,7 +52,8 @@ struct fetch_slot {
 struct prepared {
     uint64_t hash[2]; /**< of debit and credit account, or of the account asked for or created */
     uint64_t id_hash; /**< of the transfer's id */
-    struct account *account[2]; /**< NULL: not found yet */
+    struct partition *partition[2]; /**< of the accounts */
+    struct account *account[2];     /**< NULL: not found yet */
 };
 
 struct chain;
@@ -189,6 +190,7 @@ struct transfer_effect {
     uint64_t request_digest;
     struct account *debit, *credit;
     uint64_t debit_hash, credit_hash;
+    struct partition *debit_partition, *credit_partition;
 };
 /** Log a created transfer, remember its id, and apply it. */
 void transfer_install(struct engine_lcore *lcore, const struct transfer_effect *effect);

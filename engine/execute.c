@@ -62,7 +62,8 @@ static void prepare_account(struct engine_lcore *lcore, struct prepared *prepare
     uint64_t hash = hash_id(id, lcore->hash_seed);
     prepared->hash[which] = hash;
     prepared->account[which] = NULL;
-    index_prefetch(&partition_of_hash(lcore, hash)->accounts.index, account_tag(hash));
+    prepared->partition[which] = partition_of_hash(lcore, hash);
+    index_prefetch(&prepared->partition[which]->accounts.index, account_tag(hash));
 }
 
 static void prepare_event(struct engine_lcore *lcore, const struct engine_request *request,
@@ -94,10 +95,9 @@ static void prepare_event(struct engine_lcore *lcore, const struct engine_reques
     }
 }
 
-static void find_account(struct engine_lcore *lcore, struct prepared *prepared, unsigned which) {
-    uint64_t hash = prepared->hash[which];
-    struct partition *partition = partition_of_hash(lcore, hash);
-    uint32_t slot = account_guess(&partition->accounts, hash);
+static void find_account(struct prepared *prepared, unsigned which) {
+    struct partition *partition = prepared->partition[which];
+    uint32_t slot = account_guess(&partition->accounts, prepared->hash[which]);
     if (unlikely(slot == INDEX_NONE))
         return;
     struct account *account = account_at(&partition->accounts, slot);
@@ -122,9 +122,9 @@ static unsigned prepare_burst(struct engine_lcore *lcore) {
         for (; left && count < PREPARE_EVENTS_MAX; left--, count++) {
             if (request->operation == OPERATION_LOOKUP_TRANSFERS)
                 continue;
-            find_account(lcore, &lcore->prepared[count], 0);
+            find_account(&lcore->prepared[count], 0);
             if (request->operation == OPERATION_CREATE_TRANSFERS)
-                find_account(lcore, &lcore->prepared[count], 1);
+                find_account(&lcore->prepared[count], 1);
         }
     }
     return count;

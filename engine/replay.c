@@ -75,6 +75,8 @@ static int replay_transfer(struct engine *engine, seq_t seq, unsigned writer, ui
         .debit_hash = hash_id(transfer->debit_account_id, engine->config.hash_seed),
         .credit_hash = hash_id(transfer->credit_account_id, engine->config.hash_seed),
     };
+    effect.debit_partition = partition_of_hash(lcore, effect.debit_hash);
+    effect.credit_partition = partition_of_hash(lcore, effect.credit_hash);
     if (id_find(&partition->ids, transfer->id, effect.id_hash))
         return -EBADMSG;
     if (!effect.request_digest)

@@ -144,10 +144,10 @@ static void apply_posted(struct engine_lcore *lcore, const struct transfer_effec
     effect->debit->debits_posted += amount;
     effect->credit->credits_posted += amount;
     effect->debit->reserved = effect->credit->reserved = group;
-    partition_digest_posted(partition_of_hash(lcore, effect->debit_hash), effect->debit_hash,
-                            DIGEST_DEBITS_POSTED, amount);
-    partition_digest_posted(partition_of_hash(lcore, effect->credit_hash), effect->credit_hash,
-                            DIGEST_CREDITS_POSTED, amount);
+    partition_digest_posted(effect->debit_partition, effect->debit_hash, DIGEST_DEBITS_POSTED,
+                            amount);
+    partition_digest_posted(effect->credit_partition, effect->credit_hash, DIGEST_CREDITS_POSTED,
+                            amount);
     struct ledger_total *total = ledger_need(&lcore->ledgers, effect->outcome->record->ledger);
     total->dirty = true;
     total->sums.debits_posted += amount;
@@ -173,10 +173,8 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
     account_apply(effect->debit, &debit);
     account_apply(effect->credit, &credit);
     effect->debit->reserved = effect->credit->reserved = group;
-    partition_digest_delta(partition_of_hash(lcore, effect->debit_hash), effect->debit_hash,
-                           &debit);
-    partition_digest_delta(partition_of_hash(lcore, effect->credit_hash), effect->credit_hash,
-                           &credit);
+    partition_digest_delta(effect->debit_partition, effect->debit_hash, &debit);
+    partition_digest_delta(effect->credit_partition, effect->credit_hash, &credit);
     total_apply(lcore, record->ledger, &debit, &credit);
     if (record->flags & TRANSFER_PENDING) {
         pending_started(lcore, record, effect->id_hash, group);
@@ -269,6 +267,8 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
         effect.request_digest = transfer_digest(asked, &lcore->digest_keys);
         effect.debit_hash = prepared->hash[0];
         effect.credit_hash = prepared->hash[1];
+        effect.debit_partition = prepared->partition[0];
+        effect.credit_partition = prepared->partition[1];
         transfer_gather(lcore, asked, prepared->id_hash, effect.request_digest, 1, &view);
         if (unlikely(asked->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING))) {
             struct pending *pending = gather_pending(lcore, asked, &view);
@@ -276,6 +276,8 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
             if (pending) {
                 effect.debit_hash = hash_id(pending->transfer.debit_account_id, lcore->hash_seed);
                 effect.credit_hash = hash_id(pending->transfer.credit_account_id, lcore->hash_seed);
+                effect.debit_partition = partition_of_hash(lcore, effect.debit_hash);
+                effect.credit_partition = partition_of_hash(lcore, effect.credit_hash);
                 effect.debit = lcore_account_find(lcore, pending->transfer.debit_account_id,
                                                   effect.debit_hash);
                 effect.credit = lcore_account_find(lcore, pending->transfer.credit_account_id,
