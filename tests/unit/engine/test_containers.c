@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+
+#include "tests/lib/test.h"
+
+#include "engine/base/heap.h"
+#include "engine/base/index.h"
+#include "engine/base/memory.h"
+#include "engine/base/units.h"
+#include "engine/id_table.h"
+#include "engine/pending_table.h"
+
+/** The containers under the engine, each beside something naive. */
+
+#define REGION_BYTES ((size_t)64 << 20)
+
+static struct memory memory;
+
+static void test_memory_gives_back_what_it_took(void) {
+    CHECK_EQ(memory_open(&memory, REGION_BYTES, false), 0);
+    uint32_t all = memory.units_free;
+    enum { BLOCKS = 4000 };
+    static struct {
+        uint8_t *block;
+        unsigned order;
+    } taken[BLOCKS];
+    uint64_t random = test_seed(1);
+    for (unsigned round = 0; round < 20000; round++) {
+        unsigned i = (unsigned)(test_random(&random) % BLOCKS);
+        if (taken[i].block) {
+            /* The pattern written when it was taken is still there: no two blocks overlap. */
+            CHECK(taken[i].block[0] == (uint8_t)i);
+            CHECK(taken[i].block[((size_t)MEMORY_UNIT_BYTES << taken[i].order) - 1] == (uint8_t)i);
+            memory_give(&memory, taken[i].block, taken[i].order);
+            taken[i].block = NULL;
+            continue;
+        }
+        unsigned order = (unsigned)(test_random(&random) % 6);
+        uint8_t *block = memory_take(&memory, order);
+        if (!block)
+            continue;
+        CHECK(((size_t)(block - memory.base) & (((size_t)MEMORY_UNIT_BYTES << order) - 1)) == 0);
+        block[0] = (uint8_t)i;
+        block[((size_t)MEMORY_UNIT_BYTES << order) - 1] = (uint8_t)i;
+        taken[i].block = block;
+        taken[i].order = order;
+    }
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        if (taken[i].block)
+            memory_give(&memory, taken[i].block, taken[i].order);
+    }
+    CHECK_EQ(memory.units_free, all);
+    /* Everything has grown together again: the whole region can be had in its largest pieces. */
+    void *large = memory_take(&memory, 15);
+    CHECK(large != NULL);
+    memory_give(&memory, large, 15);
+    memory_close(&memory);
+}
+
+static void test_memory_runs_out_and_says_so(void) {
+    CHECK_EQ(memory_open(&memory, (size_t)2 << 20, false), 0);
+    CHECK(memory_take(&memory, 12) == NULL);
+    unsigned count = 0;
+    while (memory_take(&memory, 0))
+        count++;
+    CHECK_EQ(count, 2048);
+    CHECK_EQ(memory.units_free, 0);
+    memory_close(&memory);
+}
+
+static void test_units_are_distinct_and_never_move(void) {
+    CHECK_EQ(memory_open(&memory, REGION_BYTES, false), 0);
+    struct units units = {0};
+    enum { COUNT = 20000 };
+    static uint32_t *where[COUNT];
+    for (uint32_t unit = 0; unit < COUNT; unit++) {
+        CHECK_EQ(units_grow(&units, &memory, unit + 1), 0);
+        where[unit] = units_at(&units, unit);
+        *where[unit] = unit;
+    }
+    for (uint32_t unit = 0; unit < COUNT; unit++)
+        CHECK(units_at(&units, unit) == where[unit] && *where[unit] == unit);
+    CHECK(units.count <= COUNT + COUNT / 4);
+    CHECK_EQ(units_grow(&units, &memory, 1u << 30), -ENOMEM);
+    units_release(&units, &memory);
+    CHECK_EQ(memory.units_free, memory.unit_count);
+    memory_close(&memory);
+}
+
+/** Insertions, removals and searches beside an array; tags collide on purpose. */
+static void index_against_array(uint32_t tag_mask) {
+    CHECK_EQ(memory_open(&memory, REGION_BYTES, false), 0);
+    enum { SLOTS = 30000 };
+    static uint32_t tags[SLOTS];
+    static bool present[SLOTS];
+    memset(present, 0, sizeof(present));
+    struct index index = {0};
+    uint64_t random = test_seed(2), count = 0;
+    for (unsigned round = 0; round < 120000; round++) {
+        uint32_t slot = (uint32_t)(test_random(&random) % SLOTS);
+        if (present[slot]) {
+            index_remove(&index, tags[slot], slot);
+            count--;
+        } else {
+            CHECK_EQ(index_reserve(&index, &memory, 1), 0);
+            CHECK(index_has_room(&index, 1));
+            tags[slot] = (uint32_t)test_random(&random) & tag_mask;
+            index_insert(&index, tags[slot], slot);
+            count++;
+        }
+        present[slot] = !present[slot];
+    }
+    CHECK_EQ(index.count, count);
+    uint64_t found = 0;
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        struct index_cursor cursor;
+        unsigned times = 0;
+        for (uint32_t got = index_first(&index, &cursor, tags[slot]); got != INDEX_NONE;
+             got = index_next(&index, &cursor, tags[slot])) {
+            CHECK(present[got] && tags[got] == tags[slot]);
+            times += got == slot;
+        }
+        CHECK_EQ(times, present[slot]);
+        found += times;
+    }
+    CHECK_EQ(found, count);
+    index_release(&index, &memory);
+    CHECK_EQ(memory.units_free, memory.unit_count);
+    memory_close(&memory);
+}
+
+static void test_index_finds_all_and_nothing_else(void) {
+    index_against_array(UINT32_MAX);
+}
+
+static void test_index_survives_many_equal_tags(void) {
+    index_against_array(0xfff);
+}
+
+static void heap_note(void *context, uint32_t slot, uint32_t position) {
+    ((uint32_t *)context)[slot] = position;
+}
+
+static void test_heap_gives_the_least_and_removes_any(void) {
+    CHECK_EQ(memory_open(&memory, REGION_BYTES, false), 0);
+    enum { SLOTS = 3000 };
+    static uint64_t keys[SLOTS];
+    static uint32_t positions[SLOTS];
+    struct heap heap = {0};
+    memset(positions, 0xff, sizeof(positions));
+    uint64_t random = test_seed(3);
+    for (unsigned round = 0; round < 60000; round++) {
+        uint32_t slot = (uint32_t)(test_random(&random) % SLOTS);
+        if (positions[slot] == HEAP_NOWHERE) {
+            keys[slot] = test_random(&random) % 1000;
+            CHECK_EQ(heap_reserve(&heap, &memory, 1), 0);
+            heap_insert(&heap, keys[slot], slot, heap_note, positions);
+        } else {
+            heap_remove(&heap, positions[slot], heap_note, positions);
+            CHECK_EQ(positions[slot], HEAP_NOWHERE);
+        }
+        if (round % 500 == 0) {
+            uint64_t least = UINT64_MAX;
+            for (uint32_t i = 0; i < SLOTS; i++) {
+                if (positions[i] != HEAP_NOWHERE && keys[i] < least)
+                    least = keys[i];
+            }
+            const struct heap_entry *first = heap_first(&heap);
+            CHECK_EQ(first ? first->key : UINT64_MAX, least);
+        }
+    }
+    uint64_t before = 0;
+    const struct heap_entry *first;
+    while ((first = heap_first(&heap))) {
+        CHECK(first->key >= before);
+        before = first->key;
+        heap_remove(&heap, 0, heap_note, positions);
+    }
+    slab_release(&heap.entries, &memory);
+    memory_close(&memory);
+}
+
+static void test_ids_are_remembered_and_forgotten_by_slice(void) {
+    CHECK_EQ(memory_open(&memory, REGION_BYTES, false), 0);
+    struct id_table ids = {.id_time = true};
+    const uint64_t start_ms = 1700000000000;
+    enum { COUNT = 40000 };
+    for (uint32_t i = 0; i < COUNT; i++) {
+        uint128_t id = (uint128_t)(start_ms + i * 10) << 80 | (i + 1);
+        CHECK_EQ(id_reserve(&ids, &memory, id, 1), 0);
+        id_insert(&ids, id, hash_id(id, 7), 1000 + i, 5, i % 10 ? i : ID_PLACE_BURNT);
+    }
+    CHECK_EQ(ids.count, COUNT);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        uint128_t id = (uint128_t)(start_ms + i * 10) << 80 | (i + 1);
+        const struct id_record *record = id_find(&ids, id, hash_id(id, 7));
+        CHECK(record && record->place == (i % 10 ? i : ID_PLACE_BURNT));
+        CHECK_EQ(id_timestamp_taken(&ids, 1000 + i, 0), i % 10 != 0);
+    }
+    CHECK_EQ(id_oldest_ms(&ids), start_ms / ID_SLICE_MS * ID_SLICE_MS);
+    uint64_t horizon = start_ms + 200000;
+    while (id_forget(&ids, &memory, horizon, 1) > 0)
+        continue;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        uint128_t id = (uint128_t)(start_ms + i * 10) << 80 | (i + 1);
+        bool kept = (start_ms + i * 10) / ID_SLICE_MS >= horizon / ID_SLICE_MS;
+        CHECK_EQ(id_find(&ids, id, hash_id(id, 7)) != NULL, kept);
+    }
+    /* A jump of the horizon beyond all slices empties the table. */
+    while (id_forget(&ids, &memory, start_ms * 2, 1) > 0)
+        continue;
+    CHECK_EQ(ids.count, 0);
+    CHECK_EQ(memory.units_free, memory.unit_count);
+    memory_close(&memory);
+}
+
+static void test_pendings_are_due_in_order_and_forgotten_below_the_horizon(void) {
+    CHECK_EQ(memory_open(&memory, REGION_BYTES, false), 0);
+    struct pending_table pendings = {.id_time = true};
+    const uint64_t ms = 1700000000000;
+    enum { COUNT = 1000 };
+    uint32_t slots[COUNT];
+    for (uint32_t i = 0; i < COUNT; i++) {
+        struct transfer transfer = {.id = (uint128_t)(ms + i) << 80 | 1,
+                                    .timestamp = ms * NS_PER_MS,
+                                    .timeout = 1 + (i * 7919) % COUNT};
+        CHECK_EQ(pending_reserve(&pendings, &memory, 1), 0);
+        slots[i] = pending_insert(&pendings, &transfer, hash_id(transfer.id, 9));
+    }
+    CHECK_EQ(pendings.live_count, COUNT);
+    CHECK_EQ(pending_due_ns(&pendings), ms * NS_PER_MS + NS_PER_SECOND);
+    for (uint32_t i = 0; i < COUNT; i += 2)
+        pending_resolve(&pendings, slots[i], PENDING_POSTED, (uint128_t)(ms + COUNT + i) << 80);
+    uint64_t before = 0;
+    while (pending_due_ns(&pendings) != UINT64_MAX) {
+        const struct heap_entry *first = heap_first(&pendings.expiry);
+        CHECK(first->key >= before);
+        before = first->key;
+        pending_resolve(&pendings, first->slot, PENDING_EXPIRED, 0);
+    }
+    CHECK_EQ(pendings.live_count, 0);
+    /* Expired ones go by their own id, resolved ones by the later of both. */
+    CHECK_EQ(pending_forget(&pendings, ms + COUNT, 9, UINT32_MAX), COUNT / 2);
+    uint128_t id = (uint128_t)ms << 80 | 1;
+    CHECK(pending_find(&pendings, id, hash_id(id, 9), ms + COUNT) == slots[0]);
+    CHECK(pending_find(&pendings, id, hash_id(id, 9), ms + COUNT + 1) == INDEX_NONE);
+    CHECK_EQ(pending_forget(&pendings, ms + 3 * COUNT, 9, UINT32_MAX), COUNT / 2);
+    CHECK_EQ(pendings.index.count, 0);
+    pending_release(&pendings, &memory);
+    CHECK_EQ(memory.units_free, memory.unit_count);
+    memory_close(&memory);
+}
+
+int main(void) {
+    TEST_RUN(test_memory_gives_back_what_it_took);
+    TEST_RUN(test_memory_runs_out_and_says_so);
+    TEST_RUN(test_units_are_distinct_and_never_move);
+    TEST_RUN(test_index_finds_all_and_nothing_else);
+    TEST_RUN(test_index_survives_many_equal_tags);
+    TEST_RUN(test_heap_gives_the_least_and_removes_any);
+    TEST_RUN(test_ids_are_remembered_and_forgotten_by_slice);
+    TEST_RUN(test_pendings_are_due_in_order_and_forgotten_below_the_horizon);
+    return TEST_DONE();
+}
