@@ -22,6 +22,7 @@ struct wal_reader {
     uint8_t digest[WAL_DIGEST_BYTES];
     uint64_t group_file; /**< of the last good group; 0: none yet */
     uint64_t file, file_offset;
+    bool rest_zero; /**< from there to the end of the file */
     struct wal_reader_end end;
 };
 
@@ -130,7 +131,8 @@ int wal_reader_open(struct disk *disk, const struct wal_identity *identity, bool
         }
         rc = check_files(reader, files, (unsigned)count, sync, error, error_bytes);
     }
-    if (rc == 0 && (rc = wal_window_open(&reader->window, disk, reader->file_bytes)) != 0)
+    if (rc == 0 &&
+        (rc = wal_window_open(&reader->window, disk, reader->file_bytes, reader->last_file)) != 0)
         snprintf(error, error_bytes, "log: no memory to read it");
     free(files);
     if (rc != 0) {
@@ -274,6 +276,7 @@ static int next_file(struct wal_reader *reader, char *error, size_t error_bytes)
         if (!wal_bytes_zero(page, WAL_PAGE_BYTES))
             return 0;
     }
+    reader->rest_zero = true;
     int rc = wal_window_get(&reader->window, reader->file + 1, 0, WAL_PAGE_BYTES, &page);
     if (rc != 0)
         return read_failed(reader, reader->file + 1, 0, rc, error, error_bytes);
@@ -281,6 +284,7 @@ static int next_file(struct wal_reader *reader, char *error, size_t error_bytes)
         return 0;
     reader->file++;
     reader->file_offset = 0;
+    reader->rest_zero = false;
     return 1;
 }
 

@@ -4,22 +4,37 @@
 
 #include "engine/base/seams.h"
 
-/** A window on a log file that is read from front to back in big pieces.
+/** A window that moves over the log's files from front to back, several reads ahead of its user.
  *  Flow:  disk -> [wal_window] -> wal_reader
- *  Control path. Bounds: WAL_WINDOW_BYTES, or the largest group if that is more. */
+ *  Control path: blocks. Bounds: WAL_WINDOW_BYTES, or the largest group if that is more; WAL_WINDOW_READS in flight.
+ *
+ *  All files have one size, so the log is one line of bytes. The window is a ring that is mapped twice, one behind the
+ *  other: whatever lies in it is contiguous, and nothing is ever copied. */
 
-#define WAL_WINDOW_BYTES (4u << 20)
+#define WAL_WINDOW_BYTES (16u << 20)
+#define WAL_WINDOW_PIECE_BYTES (1u << 20)
+#define WAL_WINDOW_READS 4
+
+struct wal_window_read {
+    bool done;
+    struct disk_io io;
+};
 
 struct wal_window {
     struct disk *disk;
-    uint8_t *bytes; /**< 4 KiB aligned */
+    uint64_t file_bytes;  /**< size of every file */
+    uint64_t total_bytes; /**< of all files */
+    uint8_t *bytes;       /**< `room` bytes, and the same once more */
     size_t room;
-    uint64_t file, start, end; /**< bytes [start, end) of the file are in `bytes`; file 0: none */
-    uint64_t file_bytes;       /**< size of every file */
+    uint64_t start, end,
+        ahead; /**< on the line: [start, end) can be looked at, [end, ahead) is on its way */
+    struct wal_window_read reads[WAL_WINDOW_READS]; /**< oldest at first_read */
+    unsigned first_read, read_count;
 };
 
-/** @return 0 or -ENOMEM */
-int wal_window_open(struct wal_window *window, struct disk *disk, uint64_t file_bytes);
+/** @return 0 or -errno */
+int wal_window_open(struct wal_window *window, struct disk *disk, uint64_t file_bytes,
+                    uint64_t file_count);
 void wal_window_close(struct wal_window *window);
 
 /** Bytes [offset, offset + length) of a file; 4 KiB multiples within the file. Earlier answers end with the call.
