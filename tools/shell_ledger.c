@@ -251,7 +251,8 @@ static uint64_t wal_now(struct shell_ledger *ledger) {
     return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
 }
 
-/** One turn of the lcore and of the WAL. Takes what is completed, by which the lcore also learns which buffers are free.
+/** One turn of the lcore and of the WAL. Takes what is completed, by which the lcore also learns
+ *  which buffers are free.
  *  @param executed what engine_execute answered
  *  @return 0 or -EIO */
 static int ledger_turn(struct shell_ledger *ledger, unsigned *executed) {
@@ -283,8 +284,9 @@ static bool nothing_in_flight(const struct shell_ledger *ledger) {
            atomic_load_explicit(&ledger->lane->segment_bytes, memory_order_relaxed) == 0;
 }
 
-/** Turn until nothing is due and everything is durable. An lcore whose buffers were all in flight sees one turn later that
- *  one is free, claims it in the next, and goes on in the third: hence QUIET_TURNS. */
+/** Turn until nothing is due and everything is durable. An lcore whose buffers were all in flight
+ *  sees one turn later that one is free, claims it in the next, and goes on in the third: hence
+ *  QUIET_TURNS. */
 static int ledger_quiet(struct shell_ledger *ledger) {
     for (unsigned quiet = 0; quiet < QUIET_TURNS;) {
         unsigned executed;
