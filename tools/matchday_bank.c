@@ -201,9 +201,9 @@ static bool row_done(void *context, const struct run_unit *unit, bool again) {
     bool good = balance == row->balance;
     for (uint32_t i = 0; i < row->leg_count; i++) {
         uint32_t status = row->results[i].status;
-        uint32_t before =
-            i == 0 ? TALLY_TRANSFER_STATUS_exists : TALLY_TRANSFER_STATUS_linked_event_failed;
-        good = good && (status == TALLY_TRANSFER_STATUS_created || (again && status == before));
+        bool before = status == TALLY_TRANSFER_STATUS_exists ||
+                      (i > 0 && status == TALLY_TRANSFER_STATUS_linked_event_failed);
+        good = good && (status == TALLY_TRANSFER_STATUS_created || (again && before));
     }
     if (!good && bank->mismatches++ < MISMATCHES_SHOWN)
         fprintf(stderr,

@@ -129,13 +129,15 @@ static void apply(struct book *book, const struct tally_transfer *transfer) {
     }
 }
 
-/** A chain that is sent again after it took effect answers `exists` for its first member and `linked_event_failed` for the
- *  others, whose timestamps stay unknown. */
+/** A chain that is sent again after it took effect answers `exists` for its first member. For the others the ledger answers
+ *  `linked_event_failed`, which leaves their timestamps unknown; libtally, where it sent them again itself, `exists`. */
 static bool chain_exists(const struct book *book, uint32_t index, uint32_t count) {
     if (book->results[index].status != TALLY_TRANSFER_STATUS_exists)
         return false;
     for (uint32_t i = index + 1; i < index + count; i++) {
-        if (book->results[i].status != TALLY_TRANSFER_STATUS_linked_event_failed)
+        uint32_t status = book->results[i].status;
+        if (status != TALLY_TRANSFER_STATUS_linked_event_failed &&
+            status != TALLY_TRANSFER_STATUS_exists)
             return false;
     }
     return true;
@@ -163,7 +165,7 @@ bool book_acknowledge(struct book *book, uint32_t index, uint32_t count, bool ag
         if (!exists && !as_expected(book, i, again)) {
             good = false;
         } else if (book->expectations[i] == EXPECT_CREATED) {
-            if (exists && i > index)
+            if (book->results[i].status == TALLY_TRANSFER_STATUS_linked_event_failed)
                 book->results[i].timestamp = 0;
             apply(book, &book->transfers[i]);
             book->created++;

@@ -5,6 +5,7 @@
 import csv
 import os
 import pathlib
+import shutil
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
@@ -37,15 +38,33 @@ def match_day_with_a_kill():
 
 @test
 def match_day_that_finds_a_fault():
-    """A book that is not the ledger's must be noticed: the same day against a ledger that loses its log."""
-    tallyd = server.Tallyd().format().start()
-    day = Matchday(tallyd.cable, "--wallets", 2000, "--rate", 4000)
+    """The same cell, set back to what it was before the first account: the match day must notice, and fail."""
+    tallyd = server.Tallyd().format()
+    older = tallyd.data + "-older"
+    shutil.copytree(tallyd.data, older)
+    tallyd.start()
+    day = Matchday(tallyd.cable, "--wallets", 2000, "--rate", 4000, "--stall-s", 20)
     server.eventually_said(day, "deposits")
     tallyd.kill()
-    tallyd.data += "-empty"
-    tallyd.format().start()
+    tallyd.data = older
+    tallyd.start()
     status = day.process.wait(120)
     equal(status, 1, f"status of a match day on a ledger that forgot everything ({day.said()})")
+    assert "WRONG" in day.said() and "NOT as it should be" in day.said(), day.said()
+    tallyd.stop()
+
+
+@test
+def match_day_on_another_cell():
+    """The client does not take another cell for its own."""
+    tallyd = server.Tallyd().format().start()
+    day = Matchday(tallyd.cable, "--wallets", 2000, "--rate", 4000, "--stall-s", 5)
+    server.eventually_said(day, "deposits")
+    tallyd.kill()
+    tallyd.data += "-other"
+    tallyd.format().start()
+    equal(day.process.wait(60), 1, f"status of a match day on another cell ({day.said()})")
+    assert "cell" in day.said(), day.said()
     tallyd.stop()
 
 

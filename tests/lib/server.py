@@ -85,7 +85,7 @@ class Tallyd:
     """One data directory and at most one process on it at a time."""
 
     def __init__(self, port="af_packet", data=None, cable=netns.FIRST, memory_mb=256, flags=(), eal=(), lcores="0",
-                 huge=False):
+                 huge=False, mtu=1500, lay=True):
         """`port`: a name of PORTS, for which the cable is laid here, or a device as --vdev takes it."""
         self.data = data or os.path.join(scratch(), "data")
         self.log = self.data.rstrip("/") + ".log"
@@ -95,9 +95,9 @@ class Tallyd:
         self.memory_mb, self.lcores, self.huge = memory_mb, lcores, huge
         self.flags, self.eal = list(flags), list(eal)
         self.process, self.pid = None, 0
-        if port in PORTS and not any(laid is cable for laid in _cables):
+        if lay and not any(laid is cable for laid in _cables):
             _cables.append(cable)
-            cable.tap() if port == "tap" else cable.veth()
+            cable.tap() if port == "tap" else cable.veth(mtu)
 
     def format(self, *flags, partitions=16, file_mb=16):
         status, _, error = call(program("tallyd"), "format", "--data", self.data, "--partitions", partitions,
@@ -107,7 +107,7 @@ class Tallyd:
 
     def command(self):
         memory = ["--socket-mem=512"] if self.huge else ["--no-huge", "-m", "512"]
-        return [program("tallyd"), "run", "--data", self.data, "--address", f"{self.cable.server4}/{netns.PREFIX4}",
+        return [program("tallyd"), "run", "--data", self.data, "--address", self.cable.server4,
                 "--address6", self.cable.server6, "--udp-port", UDP_PORT, "--port", self.device.split(",")[0],
                 "--memory-mb", self.memory_mb, *self.flags, "--", *memory, "--no-pci", f"--file-prefix={self.prefix}",
                 f"--vdev={self.device}", "-l", self.lcores, *self.eal]
