@@ -7,8 +7,9 @@
 
 #include "net/packet.h"
 
-/** The stateless cookie of the handshake: it proves that the client receives at the address that it sends from, and costs the
- *  server no memory. 8 bytes of time, then SipHash-2-4 of it, the address, the port and the client instance. */
+/** The stateless cookie of the handshake: it proves that the client receives at the address that it
+ *  sends from, and costs the server no memory. 8 bytes of time, then SipHash-2-4 of it, the
+ *  address, the port and the client instance. */
 
 struct cookie_key {
     uint64_t words[2]; /**< random */

@@ -12,7 +12,7 @@
 #include "net/net_state.h"
 #include "net/tag.h"
 
-/* --- opening ------------------------------------------------------------------------------------ */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static int refuse(char *error, size_t error_bytes, const char *text) {
     snprintf(error, error_bytes, "%s", text);
@@ -50,8 +50,8 @@ static int config_check(struct net_config *config, char *error, size_t error_byt
     return 0;
 }
 
-/** Events, results and records of every request that can be outstanding. Records and balances share their place: no operation
- *  has both. */
+/** Events, results and records of every request that can be outstanding. Records and balances share
+ *  their place: no operation has both. */
 static int contexts_open(struct net *net) {
     unsigned count = net->config.request_max;
     size_t payload = net->config.payload_max;
@@ -74,11 +74,8 @@ static int contexts_open(struct net *net) {
     for (unsigned i = count; i-- > 0;) {
         struct net_context *context = &net->contexts[i];
         context->events = net->events + i * event_bytes;
-        context->request.owner = context;
-        context->request.events = context->events;
-        context->request.results = net->results + i * results;
-        context->request.balances = (struct balances *)(net->answers + i * answer_bytes);
-        context->request.records = net->answers + i * answer_bytes;
+        context->results = net->results + i * results;
+        context->answers = net->answers + i * answer_bytes;
         context->next_free = net->free_contexts;
         net->free_contexts = context;
     }
@@ -135,7 +132,7 @@ void net_close(struct net *net) {
     free(net);
 }
 
-/* --- receiving ---------------------------------------------------------------------------------- */
+/* --- receiving -------------------------------------------------------------------------------- */
 
 static struct engine_request *receive_datagram(struct net *net, struct net_datagram *datagram) {
     struct net_counters *counters = &net->counters;
@@ -213,7 +210,8 @@ static unsigned checksums_verified(const struct net *net, const struct rte_mbuf 
     return verified;
 }
 
-/** Queue a packet; it is dropped, counted, when the port has not taken any for so long that the queue is full. */
+/** Queue a packet; it is dropped, counted, when the port has not taken any for so long that the
+ *  queue is full. */
 static void queue_packet(struct net *net, struct rte_mbuf *mbuf);
 
 /** Send the received frame back: packet_decode has turned it into its answer. */
@@ -287,7 +285,7 @@ unsigned net_rx(struct net *net, uint64_t now_ns, uint64_t cell_time_ns,
     return request_count;
 }
 
-/* --- sending ------------------------------------------------------------------------------------ */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 /** Offer what is queued to the port. What it does not take stays queued. */
 static unsigned transmit(struct net *net) {

@@ -6,9 +6,9 @@
 #include "engine/engine.h"
 
 /** Packets on one side, engine requests on the other, for one engine lcore and its port.
- *  Flow:  port -> [net_rx] -> engine_submit ... engine_completed -> [net_reply] -> [net_flush] -> port
- *  Owner: the engine lcore. Bounds: session_max x window. Keeps: INV-4, INV-9, INV-10. Format: net/PROTOCOL.md.
- *  No thread, clock, file or global inside: time and randomness come in. */
+ *  Flow:  port -> [net_rx] -> engine -> [net_reply] -> [net_flush] -> port
+ *  Owner: the engine lcore. Bounds: session_max x window. Keeps: INV-4, INV-9, INV-10.
+ *  Format: net/PROTOCOL.md. No thread, clock, file or global inside: time and randomness come in. */
 
 struct net;
 struct rte_mempool;
@@ -21,19 +21,20 @@ struct net_config {
     uint8_t ipv4[4];  /**< all zero: no IPv4 */
     uint8_t ipv6[16]; /**< all zero: no IPv6 */
     uint16_t udp_port;
-    uint16_t
-        payload_max; /**< UDP payload over IPv4 that the port's MTU allows (MTU - 28), at most NET_PAYLOAD_MAX;
-                                     over IPv6 20 less. At least NET_HELLO_BYTES + 20. */
+    /** UDP payload over IPv4 that the port's MTU allows (MTU - 28), NET_HELLO_BYTES + 20 to
+     *  NET_PAYLOAD_MAX. Over IPv6 it is 20 less. */
+    uint16_t payload_max;
     bool tx_checksum_ipv4;    /**< the port fills in IPv4 header checksums */
     bool tx_checksum_udp;     /**< the port fills in UDP checksums */
     bool rx_checksum_trusted; /**< the port's verdict GOOD may be believed */
     unsigned session_max;     /**< sessions at a time; at most request_max */
     unsigned window;          /**< requests of a session; a power of two, at least 64 */
-    unsigned
-        reply_buffers; /**< stored reply datagrams, all sessions together; over request_max, for long replies */
-    unsigned
-        request_max; /**< requests of all sessions together that may be outstanding, and so the sum of all
-                                     credits; 0: half of reply_buffers, at most NET_REQUESTS_DEFAULT_MAX */
+    /** Stored reply datagrams, all sessions together. What is above request_max serves long
+     *  replies. */
+    unsigned reply_buffers;
+    /** Requests of all sessions together that may be outstanding, and so the sum of all credits.
+     *  0: half of reply_buffers, at most NET_REQUESTS_DEFAULT_MAX. */
+    unsigned request_max;
     uint64_t queueing_delay_max_ns; /**< beyond it new requests are `overloaded` */
     struct wal_identity identity;
     term_t term;
@@ -43,15 +44,15 @@ struct net_config {
     uint64_t id_window_ms;
 };
 
-#define NET_REQUESTS_DEFAULT_MAX                                                                   \
-    4096 /**< each takes about 12 KB of scratch with payloads of 1472 bytes */
+#define NET_REQUESTS_DEFAULT_MAX 4096 /**< each takes 12 KB with payloads of 1472 bytes */
 
 /** @return 0, -ENOMEM, -EINVAL (with `error` filled) */
 int net_open(const struct net_config *config, struct net **net, char *error, size_t error_bytes);
 void net_close(struct net *net);
 
-/** Receive a burst, answer what needs no engine (ARP, neighbour discovery, echo, handshakes, duplicates, refusals), and decode
- *  the rest. @return requests decoded; `requests` has room for NET_BURST of them. Each goes back through net_reply. */
+/** Receive a burst, answer what needs no engine (ARP, neighbour discovery, echo, handshakes,
+ *  duplicates, refusals), and decode the rest. @return requests decoded; `requests` has room for
+ *  NET_BURST of them. Each goes back through net_reply. */
 #define NET_BURST 32
 unsigned net_rx(struct net *net, uint64_t now_ns, uint64_t cell_time_ns,
                 struct engine_request **requests, unsigned *packets);

@@ -5,9 +5,10 @@
 #include "net/tag.h"
 
 /* A HELLO is answered with
- *   1. COOKIE, when its cookie is not good, or is older than the session that it would end: a HELLO that the network has kept
- *      for a while cannot end anything;
- *   2. nothing, when it repeats the one that opened a session which has been used since: the client has the WELCOME;
+ *   1. COOKIE, when its cookie is not good, or is older than the session that it would end: a HELLO
+ *      that the network has kept for a while cannot end anything;
+ *   2. nothing, when it repeats the one that opened a session which has been used since: the client
+ *      has the WELCOME;
  *   3. the same WELCOME, when that session has not been used: the WELCOME was lost;
  *   4. nothing, while an older session of the instance has requests in progress;
  *   5. nothing, when every session is taken;

@@ -109,14 +109,15 @@ static enum request_code body_decode(const struct session *session,
     return REQUEST_CODE_ok;
 }
 
-/** Whether our state holds what the token names. Every group that this cell gave a token for in an earlier term is in the log that
- *  this term began with. */
+/** Whether our state holds what the token names. Every group that this cell gave a token for in an
+ *  earlier term is in the log that this term began with. */
 static bool token_met(const struct net *net, const struct options *options) {
     return options->minimum_term < net->config.term ||
            (options->minimum_term == net->config.term && options->minimum_seq <= net->seq);
 }
 
-/** @return how long a refused client should wait: as long as requests wait here now, within reason */
+/** @return how long a refused client should wait: as long as requests wait here now, within
+ *  reason */
 static uint64_t retry_after_ns(const struct net *net) {
     uint64_t wait = net->delay_ns;
     if (wait < NS_PER_MS)
@@ -135,18 +136,19 @@ static struct engine_request *context_fill(struct net *net, struct session *sess
     memcpy(context->mac, datagram->peer->mac, sizeof(context->mac));
     memcpy(context->events, decoded->events, decoded->events_bytes);
 
-    struct engine_request *request = &context->request;
-    assert(request->owner == context && request->events == context->events);
-    request->operation = decoded->header.operation;
-    request->event_format = decoded->header.event_format;
-    request->options = decoded->options.engine;
-    request->event_count = decoded->header.event_count;
-    request->balances = request->records; /* one place for both; the engine clears the pointer */
-    request->wait_group = 0;
-    request->next_event = 0;
-    request->unresolved = 0;
-    request->next = NULL;
-    return request;
+    /* all of it anew: what the engine left there is its own */
+    context->request = (struct engine_request){
+        .operation = decoded->header.operation,
+        .event_format = decoded->header.event_format,
+        .options = decoded->options.engine,
+        .event_count = decoded->header.event_count,
+        .events = context->events,
+        .owner = context,
+        .results = context->results,
+        .balances = context->answers,
+        .records = context->answers,
+    };
+    return &context->request;
 }
 
 struct engine_request *net_request_decode(struct net *net, struct session *session,

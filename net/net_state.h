@@ -8,7 +8,8 @@
 #include "net/session.h"
 
 /** Inside of struct net, for the files that make it up:
- *  net.c dispatch and sending, net_handshake.c sessions, net_request.c decoding, net_reply.c encoding. */
+ *  net.c dispatch and sending, net_handshake.c sessions, net_request.c decoding, net_reply.c
+ *  encoding. */
 
 enum { NET_TX_QUEUE = 512 };
 
@@ -19,6 +20,8 @@ struct net_context {
     uint64_t number; /**< request number */
     uint8_t mac[6];  /**< Ethernet address that it came from */
     void *events;    /**< 16-byte aligned copy of the events */
+    struct result *results;
+    void *answers; /**< records of a lookup, or balances: no operation has both */
     struct net_context *next_free;
 };
 
@@ -69,7 +72,8 @@ struct net_outgoing {
 /** Begin a datagram. @return false, counted, when there is no buffer: the other side asks again */
 bool net_send_begin(struct net *net, const struct packet_peer *peer, size_t length,
                     struct net_outgoing *outgoing);
-/** Fill in its headers and tag, and queue it. @param session  its id and next counter are used; NULL: both 0 */
+/** Fill in its headers and tag, and queue it. @param session  its id and next counter are used;
+ *  NULL: both 0 */
 void net_send(struct net *net, struct net_outgoing *outgoing, uint8_t type,
               struct session *session);
 
@@ -80,7 +84,8 @@ void net_goodbye(struct net *net, struct session *session);
 struct engine_request *net_request_decode(struct net *net, struct session *session,
                                           const struct net_datagram *datagram);
 
-/** Answer a request without executing it; stored like any reply. @param retry_after_ns  with `overloaded`, else 0 */
+/** Answer a request without executing it; stored like any reply. @param retry_after_ns  with
+ *  `overloaded`, else 0 */
 void net_reply_refuse(struct net *net, const struct net_datagram *datagram, struct session *session,
                       const struct net_request_header *request, enum request_code code,
                       uint64_t retry_after_ns);

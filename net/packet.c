@@ -68,7 +68,7 @@ static bool is_zero(const uint8_t *bytes, size_t length) {
     return memcmp(bytes, zero, length) == 0;
 }
 
-/* --- checksums ---------------------------------------------------------------------------------- */
+/* --- checksums -------------------------------------------------------------------------------- */
 
 /** Sum of 32-bit words in memory order; pieces of even length may follow one another. */
 static uint64_t sum_add(uint64_t sum, const void *bytes, size_t length) {
@@ -115,7 +115,7 @@ static uint64_t sum_pseudo_ipv6(const struct rte_ipv6_hdr *ip, size_t bytes) {
     return sum_add(0, &pseudo, sizeof(pseudo));
 }
 
-/* --- answers in place --------------------------------------------------------------------------- */
+/* --- answers in place ------------------------------------------------------------------------- */
 
 static void ethernet_encode(uint8_t *frame, const uint8_t *to, const uint8_t *from, uint16_t type) {
     struct rte_ether_hdr *ethernet = (struct rte_ether_hdr *)frame;
@@ -254,7 +254,7 @@ static enum packet_kind decode_icmp6(const struct packet_self *self, uint8_t *fr
     return PACKET_ICMP_ANSWER;
 }
 
-/* --- datagrams ---------------------------------------------------------------------------------- */
+/* --- datagrams -------------------------------------------------------------------------------- */
 
 /** @param pseudo  sum of the pseudo header for the cursor's length */
 static enum packet_kind decode_udp(const struct packet_self *self, uint64_t pseudo, bool verified,
@@ -351,14 +351,15 @@ enum packet_kind packet_decode(const struct packet_self *self, uint8_t *frame, s
         return decode_arp(self, frame, cursor, packet);
     if (type == RTE_ETHER_TYPE_IPV4 && ours)
         return decode_ipv4(self, frame, cursor, verified, packet);
-    /* solicited-node group: 33:33:ff and the address's last three bytes; the IPv6 address decides */
+    /* solicited-node group: 33:33:ff and the address's last three bytes; the IPv6 address
+     * decides */
     bool group = to[0] == 0x33 && to[1] == 0x33 && to[2] == 0xff;
     if (type == RTE_ETHER_TYPE_IPV6 && (ours || group))
         return decode_ipv6(self, frame, cursor, verified, packet);
     return PACKET_DROP_ETHERNET;
 }
 
-/* --- sending ------------------------------------------------------------------------------------ */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 void packet_encode_udp(const struct packet_self *self, const struct packet_peer *peer,
                        uint8_t *frame, size_t payload_bytes) {

@@ -72,12 +72,14 @@ static inline size_t packet_header_bytes(const struct packet_peer *peer) {
     return peer->family == 4 ? PACKET_HEADERS_IPV4 : PACKET_HEADERS_IPV6;
 }
 
-/** Write Ethernet, IP and UDP headers in front of a payload that stands in place behind them. Checksums that the port
- *  fills in are prepared as DPDK wants them (IPv4: 0, UDP: that of the pseudo header). */
+/** Write Ethernet, IP and UDP headers in front of a payload that stands in place behind them.
+ *  Checksums that the port fills in are prepared as DPDK wants them (IPv4: 0, UDP: that of the
+ *  pseudo header). */
 void packet_encode_udp(const struct packet_self *self, const struct packet_peer *peer,
                        uint8_t *frame, size_t payload_bytes);
 
-/** Write a gratuitous ARP request (PACKET_ARP_BYTES) or an unsolicited neighbour advertisement. @return bytes */
+/** Write a gratuitous ARP request (PACKET_ARP_BYTES) or an unsolicited neighbour advertisement.
+ *  @return bytes */
 size_t packet_encode_arp_announcement(const struct packet_self *self, uint8_t *frame);
 size_t packet_encode_ipv6_announcement(const struct packet_self *self, uint8_t *frame);
 

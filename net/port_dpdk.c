@@ -102,7 +102,8 @@ static int port_mtu(struct port_dpdk *port, const struct port_dpdk_config *confi
     if (status != 0)
         return status;
     if (config->mtu != 0) {
-        /* configuring has told ethdev, this tells the driver; some take it from the configuration */
+        /* configuring has told ethdev, this tells the driver; some take it from the
+         * configuration */
         status = rte_eth_dev_set_mtu(port->number, config->mtu);
         if (status != 0 && !(status == -ENOTSUP && port->mtu == config->mtu))
             return status;
@@ -124,7 +125,8 @@ static int port_pool(struct port_dpdk *port, unsigned packets, int socket) {
     return port->pool == NULL ? -rte_errno : 0;
 }
 
-/** Frames to the solicited-node group: by filter if the device has one, else all groups, else everything. */
+/** Frames to the solicited-node group: by filter if the device has one, else all groups, else
+ *  everything. */
 static int port_listen(const struct port_dpdk *port, const uint8_t *ipv6) {
     struct rte_ether_addr group = {{0x33, 0x33, 0xff, ipv6[13], ipv6[14], ipv6[15]}};
     if (rte_eth_dev_set_mc_addr_list(port->number, &group, 1) == 0 ||

@@ -34,13 +34,16 @@ struct port_dpdk_config {
     const uint8_t *ipv6;      /**< listen to its solicited-node group; NULL: none */
 };
 
-/** Before rte_eal_init: ignore the real-time signals with which net_tap announces packets. The driver polls all the same, and
- *  the signals cost it nine tenths of its rate. They must not be blocked instead: the queue of signals would fill. */
+/** Before rte_eal_init: ignore the real-time signals with which net_tap announces packets. The
+ *  driver polls all the same, and the signals cost it nine tenths of its rate. They must not be
+ *  blocked instead: the queue of signals would fill. */
 void port_dpdk_prepare_signals(void);
 
-/** Find, configure and start a device. A device whose driver failed does not fail rte_eal_init; it is found missing here.
+/** Find, configure and start a device. A device whose driver failed does not fail rte_eal_init; it
+ *  is found missing here.
  *  @param error  one line that says what is wrong, filled when the answer is not 0
- *  @return 0, -ENODEV (no such port; the error names those that there are), -ENOMEM, or the driver's -errno */
+ *  @return 0, -ENODEV (no such port; the error names those that there are), -ENOMEM, or the
+ *  driver's -errno */
 int port_dpdk_open(struct port_dpdk *port, const struct port_dpdk_config *config, char *error,
                    size_t error_bytes);
 /** Stop and close the device. Packets of its pool may no longer be in use. */

@@ -26,9 +26,11 @@ int port_memory_open(struct port_memory *port, struct rte_mempool *pool, unsigne
 /** Packets that are still queued go back to their pools. */
 void port_memory_close(struct port_memory *port);
 
-/** Let a frame arrive. @return 0, -EAGAIN (queue full), -ENOMEM (no packet left) or -EMSGSIZE (too long for one) */
+/** Let a frame arrive. @return 0, -EAGAIN (queue full), -ENOMEM (no packet left) or -EMSGSIZE (too
+ *  long for one) */
 int port_memory_put(struct port_memory *port, const void *frame, size_t bytes);
-/** Take the oldest frame that was sent. @return its length, 0 when there is none; what does not fit `bytes_max` is cut */
+/** Take the oldest frame that was sent. @return its length, 0 when there is none; what does not fit
+ *  `bytes_max` is cut */
 size_t port_memory_take(struct port_memory *port, void *frame, size_t bytes_max);
 
 #endif

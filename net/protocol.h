@@ -5,8 +5,8 @@
 #include "engine/base/status.h"
 #include "engine/base/types.h"
 
-/** Every structure and limit on the wire. The words for it are in net/PROTOCOL.md. Little-endian, packed by layout:
- *  no field is misaligned relative to the start of the UDP payload.
+/** Every structure and limit on the wire. The words for it are in net/PROTOCOL.md. Little-endian,
+ *  packed by layout: no field is misaligned relative to the start of the UDP payload.
  *
  *  Datagram:  net_header (40)  then, by type:
  *    HELLO    net_hello, zero padded to NET_HELLO_BYTES in all
@@ -50,20 +50,22 @@ struct net_header {
     uint8_t key_phase; /**< 0 without encryption */
     uint8_t reserved[5];
     uint64_t session; /**< chosen by the server; 0 in HELLO and COOKIE */
-    uint64_t counter; /**< new for every transmission, also of the same request; per session and
-                            direction, from 1; 0 in HELLO and COOKIE */
-    uint8_t tag
-        [16]; /**< without encryption: XXH3-128 (canonical form, seed 0) of the datagram with this field zero */
+    /** New for every transmission, also of the same request; per session and direction, from 1;
+     *  0 in HELLO and COOKIE. */
+    uint64_t counter;
+    /** Without encryption: XXH3-128 (canonical form, seed 0) of the datagram with this field
+     *  zero. */
+    uint8_t tag[16];
 };
 
 /** 56 bytes. */
 struct net_hello {
-    uint8_t client_instance
-        [16];           /**< random, one per client object; a new session of it ends its old one */
+    /** Random, one per client object; a new session of it ends its old one. */
+    uint8_t client_instance[16];
     uint64_t nonce;     /**< echoed; a new one for each session that is wanted */
     uint8_t cookie[16]; /**< zero at first, then as COOKIE said */
-    uint16_t
-        payload_max; /**< largest UDP payload that the client takes; 0: the default of the address family */
+    /** Largest UDP payload that the client takes; 0: the default of the address family. */
+    uint16_t payload_max;
     uint16_t reserved[3];
     uint64_t reserved2;
 };
@@ -71,13 +73,14 @@ struct net_hello {
 /** 40 bytes. */
 struct net_cookie {
     uint64_t nonce;
-    uint8_t cookie
-        [16]; /**< time, and keyed hash of it, address, port and instance; good for NET_COOKIE_LIFE_NS */
+    /** Time, and a keyed hash of it, address, port and instance; good for NET_COOKIE_LIFE_NS. */
+    uint8_t cookie[16];
     uint64_t server_time_ns; /**< cell time, for the client's first ids */
     uint64_t reserved;
 };
 
-/** 240 bytes, then `partitions` bytes: the lcore that owns each partition. net_header.session is the new session. */
+/** 240 bytes, then `partitions` bytes: the lcore that owns each partition. net_header.session is
+ *  the new session. */
 struct net_welcome {
     uint64_t nonce;
     uint8_t cell_id[16];
@@ -99,8 +102,8 @@ struct net_welcome {
 /** 24 bytes. */
 struct net_request_header {
     uint64_t request; /**< number: 1, 2, 3 ... each used for one request only */
-    uint64_t
-        acknowledged; /**< replies to every request up to this number have been received (moves the window) */
+    /** Replies to every request up to this number have been received; moves the window. */
+    uint64_t acknowledged;
     uint8_t operation;    /**< enum operation */
     uint8_t event_format; /**< enum event_format */
     uint16_t event_count;
@@ -122,14 +125,15 @@ struct net_reply_header {
     uint16_t reserved;
 };
 
-/** 16 bytes. Moves the window when there is no request to send, keeps the session alive, and asks for
- *  the credit: the server answers each with one of its own. */
+/** 16 bytes. Moves the window when there is no request to send, keeps the session alive, and asks
+ *  for the credit: the server answers each with one of its own. */
 struct net_ack {
     uint64_t acknowledged; /**< client: as in a request; server: the window's lower edge */
     uint64_t credit;       /**< server: highest request number that the client may use; client: 0 */
 };
 
-/** Options: type, length of the value, value; type 0 is one byte of padding. Unknown types are skipped. */
+/** Options: type, length of the value, value; type 0 is one byte of padding. Unknown types are
+ *  skipped. */
 enum net_option {
     NET_OPTION_PAD = 0,
     NET_OPTION_MINIMUM_TOKEN = 1, /**< request: u64 term, u64 seq */
@@ -146,7 +150,8 @@ enum net_option {
 #define NET_REPLY_OPTIONS_BYTES 32
 
 /** Entries of a reply: create: struct result, then struct balances if they were wanted.
- *  lookup: struct result, then the 128-byte record if the status is `found`. An entry is never split. */
+ *  lookup: struct result, then the 128-byte record if the status is `found`. An entry is never
+ *  split. */
 
 _Static_assert(sizeof(struct net_header) == 40, "40 bytes");
 _Static_assert(sizeof(struct net_hello) == 56, "56 bytes");

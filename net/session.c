@@ -24,7 +24,7 @@ void *session_memory(size_t count, size_t bytes) {
     return memory;
 }
 
-/* --- stored replies ----------------------------------------------------------------------------- */
+/* --- stored replies --------------------------------------------------------------------------- */
 
 static int reply_store_open(struct reply_store *store, unsigned count, size_t bytes) {
     store->stride = (bytes + CACHE_LINE_BYTES - 1) & ~(size_t)(CACHE_LINE_BYTES - 1);
@@ -59,7 +59,7 @@ static void reply_store_give_back(struct reply_store *store, uint32_t chain) {
     }
 }
 
-/* --- the table ---------------------------------------------------------------------------------- */
+/* --- the table -------------------------------------------------------------------------------- */
 
 int session_table_open(struct session_table *table, const struct session_limits *limits) {
     memset(table, 0, sizeof(*table));
@@ -109,8 +109,9 @@ void session_table_close(struct session_table *table) {
     memset(table, 0, sizeof(*table));
 }
 
-/* Ids are ours and random; instances are the client's, and one that picks them to collide slows down nobody for long:
- * chains are bounded by session_max, and only HELLOs with a good cookie walk them. */
+/* Ids are ours and random; instances are the client's, and one that picks them to collide slows
+ * down nobody for long: chains are bounded by session_max, and only HELLOs with a good cookie walk
+ * them. */
 static uint32_t *bucket_of_id(const struct session_table *table, uint64_t id) {
     return &table->by_id[id & table->bucket_mask];
 }
@@ -138,7 +139,7 @@ struct session *session_find_instance(struct session_table *table, const uint8_t
     return NULL;
 }
 
-/* --- credit ------------------------------------------------------------------------------------- */
+/* --- credit ----------------------------------------------------------------------------------- */
 
 /** What a session holds above its share. */
 static uint32_t credit_above_share(const struct session_table *table,
@@ -183,7 +184,7 @@ void session_reserve_trim(struct session_table *table, struct session *session, 
     slot->datagrams = (uint8_t)datagrams;
 }
 
-/* --- a session's life --------------------------------------------------------------------------- */
+/* --- a session's life ------------------------------------------------------------------------- */
 
 struct session *session_open(struct session_table *table, struct random *random,
                              const uint8_t instance[16], uint64_t now_ns) {
@@ -248,7 +249,7 @@ void session_forget(struct session_table *table, struct session *session) {
     table->open_count--;
 }
 
-/* --- counters ----------------------------------------------------------------------------------- */
+/* --- counters --------------------------------------------------------------------------------- */
 
 static uint64_t *seen_word(struct session *session, uint64_t counter) {
     return &session->rx_seen[counter % NET_REPLAY_WINDOW / 64];
@@ -274,7 +275,7 @@ void session_counter_note(struct session *session, uint64_t counter) {
     *seen_word(session, counter) |= 1ull << (counter % 64);
 }
 
-/* --- acknowledgements --------------------------------------------------------------------------- */
+/* --- acknowledgements ------------------------------------------------------------------------- */
 
 bool session_acknowledgement_valid(const struct session_table *table, const struct session *session,
                                    uint64_t acknowledged) {

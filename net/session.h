@@ -6,16 +6,20 @@
 #include "net/packet.h"
 #include "net/protocol.h"
 
-/** Sessions: who may send which request number, what was answered, and who may use how much of our memory.
+/** Sessions: who may send which request number, what was answered, and who may use how much of our
+ *  memory.
  *  Flow:  HELLO -> session_open -> [requests, acknowledgements] -> session_forget
- *  Owner: the engine lcore. Bounds: session_max x window slots; credits as below. Keeps: INV-4, INV-9, INV-10.
+ *  Owner: the engine lcore. Bounds: session_max x window slots; credits as below. Keeps: INV-4,
+ *  INV-9, INV-10.
  *
- *  Credit. A request number that a client may use and has not acknowledged (lower edge < n <= credit) may need a context and
- *  a stored reply datagram, so the sum of (credit - edge) over all sessions never exceeds request_max, and there are as
- *  many of both. A reply of several datagrams is charged for those after the first; the sum of all charges never exceeds
- *  charge_max, which is what reply buffers there are beyond request_max.
- *  Every session can always hold `share` of the credit; what is above comes from a common rest, of which a session takes at
- *  most an eighth of what is left. So n busy sessions settle at rest / (n + 7) each, and a new one always finds some. */
+ *  Credit. A request number that a client may use and has not acknowledged (lower edge < n <=
+ *  credit) may need a context and a stored reply datagram, so the sum of (credit - edge) over all
+ *  sessions never exceeds request_max, and there are as many of both. A reply of several datagrams
+ *  is charged for those after the first; the sum of all charges never exceeds charge_max, which is
+ *  what reply buffers there are beyond request_max. Every session can always hold `share` of the
+ *  credit; what is above comes from a common rest, of which a session takes at most an eighth of
+ *  what is left. So n busy sessions settle at rest / (n + 7) each, and a new one always finds
+ *  some. */
 
 /** Index of no session, no buffer. */
 #define NET_NONE UINT32_MAX
@@ -109,7 +113,8 @@ void session_forget(struct session_table *table, struct session *session);
 bool session_counter_fresh(const struct session *session, uint64_t counter);
 void session_counter_note(struct session *session, uint64_t counter);
 
-/** Whether every request up to `acknowledged` has been replied to, so that a client can have the replies. */
+/** Whether every request up to `acknowledged` has been replied to, so that a client can have the
+ *  replies. */
 bool session_acknowledgement_valid(const struct session_table *table, const struct session *session,
                                    uint64_t acknowledged);
 /** Forget the replies up to a valid acknowledgement and move the credit. */
@@ -121,7 +126,8 @@ static inline struct slot *session_slot(const struct session_table *table,
     return &session->slots[request & (table->window - 1)];
 }
 
-/** Reserve `datagrams` for the reply of a new request. @return 0, or -EAGAIN when there are not so many: one is always there */
+/** Reserve `datagrams` for the reply of a new request. @return 0, or -EAGAIN when there are not so
+ *  many: one is always there */
 int session_reserve(struct session_table *table, struct session *session, struct slot *slot,
                     unsigned datagrams);
 /** Give back what the reply did not need. */
@@ -134,7 +140,8 @@ static inline uint8_t *reply_store_bytes(const struct reply_store *store, uint32
     return store->bytes + (size_t)index * store->stride;
 }
 
-/** Zeroed, pre-faulted memory for `count` objects, on huge pages where it is large. free() it. @return NULL: none */
+/** Zeroed, pre-faulted memory for `count` objects, on huge pages where it is large. free() it.
+ *  @return NULL: none */
 void *session_memory(size_t count, size_t bytes);
 
 #endif

@@ -6,9 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/** The tag of a datagram while there is no encryption: XXH3-128, canonical, over the datagram with the field zero. */
+/** The tag of a datagram while there is no encryption: XXH3-128, canonical, over the datagram with
+ *  the field zero. */
 
-/** Write the tag into the datagram's net_header. @param bytes  at least sizeof(struct net_header) */
+/** Write the tag into the datagram's net_header. @param bytes  at least sizeof(struct
+ *  net_header) */
 void tag_seal(uint8_t *datagram, size_t bytes);
 
 /** @return whether the tag is right. The field is zero afterwards. */

@@ -11,18 +11,20 @@
 #include "net/net_state.h"
 #include "net/tag.h"
 
-/** Arbitrary packets through net_rx. The input is a list of steps: an action, a length, so many bytes.
- *  What the server must not do: crash, touch a byte behind the packet, lose count of a packet, a request or a buffer. */
+/** Arbitrary packets through net_rx. The input is a list of steps: an action, a length, so many
+ *  bytes. What the server must not do: crash, touch a byte behind the packet, lose count of a
+ *  packet, a request or a buffer. */
 
+/** What a step does with its bytes. */
 enum action {
-    ACTION_FRAME, /* the bytes are a frame */
-    ACTION_ICMP, /* hop limit, destination, then a message in a good frame from the client, its checksum right */
-    ACTION_DATAGRAM, /* the bytes are the payload of a good frame from the client */
-    ACTION_SESSION, /* the first byte is a type, the rest stands behind a good header of the open session */
-    ACTION_REQUEST, /* ... a request of a number in the window, and made to fit in most other ways if the byte says so */
-    ACTION_HELLO,   /* a HELLO with a good cookie, instance and nonce from the bytes */
-    ACTION_COMPLETE, /* the engine finishes a request; statuses from the bytes */
-    ACTION_TIME,     /* time passes */
+    ACTION_FRAME,    /* they are a frame */
+    ACTION_ICMP,     /* hop limit, destination, message: in a good frame, its checksum right */
+    ACTION_DATAGRAM, /* they are the payload of a good frame */
+    ACTION_SESSION,  /* a type, and what stands behind a good header of the open session */
+    ACTION_REQUEST,  /* how to fit it, and a request of a number in the window */
+    ACTION_HELLO,    /* instance and nonce of a HELLO with a good cookie */
+    ACTION_COMPLETE, /* statuses, with which the engine finishes a request */
+    ACTION_TIME,     /* how much of it passes */
     ACTION_COUNT,
 };
 
@@ -179,7 +181,8 @@ static void receive_icmp(struct world *world, const uint8_t *bytes, size_t lengt
     receive(world, frame, headers + body, PACKET_ANSWER_ROOM);
 }
 
-/** Set number and acknowledgement, and if `how` has 0x40 operation, format and count to what the length is right for.
+/** Set number and acknowledgement, and if `how` has 0x40 operation, format and count to what the
+ *  length is right for.
  *  @return the body's length, cut to whole events then */
 static size_t request_fit(const struct world *world, const struct session *session, uint8_t how,
                           uint8_t *body, size_t length) {

@@ -10,7 +10,8 @@
 #include "net/tag.h"
 #include "tests/lib/test.h"
 
-/** A server behind a memory port, clients that speak to it in frames, and a fake engine: the test completes the requests itself. */
+/** A server behind a memory port, clients that speak to it in frames, and a fake engine: the test
+ *  completes the requests itself. */
 
 enum {
     FRAME_BYTES = 2048,
@@ -167,7 +168,8 @@ static inline void fixture_close(struct fixture *fixture) {
     }
 }
 
-/** Let everything that waits arrive; requests go to the fake engine's list. @return packets received */
+/** Let everything that waits arrive; requests go to the fake engine's list. @return packets
+ *  received */
 static inline unsigned fixture_pump(struct fixture *fixture) {
     unsigned packets, total = 0;
     do {
@@ -203,6 +205,8 @@ static inline void fixture_complete(struct fixture *fixture, unsigned index, seq
     fixture->request_count--;
     memmove(&fixture->requests[index], &fixture->requests[index + 1],
             (fixture->request_count - index) * sizeof(fixture->requests[0]));
+    if (!(request->options & REQUEST_BALANCES))
+        request->balances = NULL; /* an engine may clear what it was not asked for */
     net_reply(fixture->net, request, fixture->now_ns);
     net_flush(fixture->net, fixture->now_ns);
 }
@@ -212,7 +216,7 @@ static inline void fixture_complete_all(struct fixture *fixture) {
         fixture_complete(fixture, 0, 5);
 }
 
-/* --- the client's side -------------------------------------------------------------------------- */
+/* --- the client's side ------------------------------------------------------------------------ */
 
 static inline struct client client_make(unsigned number, uint8_t family) {
     struct client client = {
@@ -270,7 +274,8 @@ static inline void client_send(struct fixture *fixture, struct client *client, u
                     client_datagram(client, type, body, bytes, datagram));
 }
 
-/** Next frame from the server. @return whether there is one that is a datagram to this client, sound in all parts */
+/** Next frame from the server. @return whether there is one that is a datagram to this client,
+ *  sound in all parts */
 static inline bool client_receive(struct fixture *fixture, const struct client *client,
                                   struct answer *answer) {
     answer->frame_bytes = port_memory_take(&fixture->port, answer->frame, sizeof(answer->frame));
@@ -407,7 +412,7 @@ static inline bool client_acknowledge(struct fixture *fixture, struct client *cl
     return answer.body_bytes == sizeof(ack) && ack.acknowledged == acknowledged;
 }
 
-/* --- nothing changed ---------------------------------------------------------------------------- */
+/* --- nothing changed -------------------------------------------------------------------------- */
 
 /** What must be the same after input that is dropped before its tag is verified. */
 struct snapshot {

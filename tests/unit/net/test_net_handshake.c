@@ -68,7 +68,8 @@ static void connect_ipv4_and_ipv6(void) {
     fixture_close(&fixture);
 }
 
-/** The answer to an address that is not proven is no longer than the question, and costs no memory. */
+/** The answer to an address that is not proven is no longer than the question, and costs no
+ *  memory. */
 static void cookie_is_stateless(void) {
     fixture_open(&fixture);
     struct snapshot before = snapshot_take(&fixture);
@@ -161,7 +162,8 @@ static void bad_hellos(void) {
     fixture_close(&fixture);
 }
 
-/** The new session of a client instance is answered only after every accepted request of its old one is decided. */
+/** The new session of a client instance is answered only after every accepted request of its old
+ *  one is decided. */
 static void turnover(void) {
     fixture_open(&fixture);
     struct client client = client_make(1, 4);
@@ -219,7 +221,8 @@ static void delayed_hello_ends_nothing(void) {
     fixture.now_ns += NS_PER_MS;
     CHECK(client_welcome(&fixture, &client, second));
     CHECK_EQ(counters()->sessions_ended, 1);
-    /* the first HELLO again: its cookie is older than the session, so it gets a cookie and no more */
+    /* the first HELLO again: its cookie is older than the session, so it gets a cookie and no
+     * more */
     struct snapshot before = snapshot_take(&fixture);
     client_hello(&fixture, &late, first);
     CHECK(client_receive(&fixture, &late, &answer));
@@ -231,7 +234,8 @@ static void delayed_hello_ends_nothing(void) {
     fixture_close(&fixture);
 }
 
-/** A client that comes from another port with the same instance: a new session, and the end of the old. */
+/** A client that comes from another port with the same instance: a new session, and the end of the
+ *  old. */
 static void moved_client(void) {
     fixture_open(&fixture);
     struct client client = client_make(1, 4);
@@ -390,7 +394,8 @@ static void answers_without_a_session(void) {
     fixture_close(&fixture);
 }
 
-/** Bad frames of each kind through net_rx: each in its own counter, nothing changed, nothing sent. */
+/** Bad frames of each kind through net_rx: each in its own counter, nothing changed, nothing
+ *  sent. */
 static void dropped_frames_are_counted(void) {
     fixture_open(&fixture);
     struct client client = client_make(1, 4);

@@ -157,7 +157,34 @@ static void balances_over_two_datagrams(void) {
     fixture_close(&fixture);
 }
 
-/** A lookup's reply over many datagrams: every id answered once, found ones with their record, none split. */
+/** A request's memory is used again; what the engine did to the last one's pointers must not matter
+ *  (it clears the place of balances that nobody wants: the next request that wanted them
+ *  crashed). */
+static void memory_is_reused(void) {
+    CHECK(begin());
+    struct compact_transfer event = {.amount = 1};
+    const uint8_t options[8] = {NET_OPTION_BALANCES, 0};
+    uint128_t id = 3;
+    for (uint64_t number = 1; number <= 30; number += 3) {
+        client_transfers(&fixture, &client, number, 5);
+        fixture_complete_all(&fixture);
+        CHECK(reply());
+        request(number + 1, OPERATION_CREATE_TRANSFERS, EVENT_FORMAT_COMPACT, 1, &event,
+                sizeof(event), options, sizeof(options));
+        CHECK_EQ(fixture.requests[0]->wait_group, 0);
+        fixture_complete_all(&fixture);
+        CHECK(reply());
+        CHECK_EQ(answer.body_bytes, 56 + 80);
+        request(number + 2, OPERATION_LOOKUP_ACCOUNTS, 0, 1, &id, sizeof(id), NULL, 0);
+        fixture_complete_all(&fixture);
+        CHECK(reply());
+        CHECK_EQ(answer.body_bytes, 56 + 16 + 128);
+    }
+    fixture_close(&fixture);
+}
+
+/** A lookup's reply over many datagrams: every id answered once, found ones with their record, none
+ *  split. */
 static void lookups(void) {
     CHECK(begin());
     static uint128_t ids[90];
@@ -204,7 +231,8 @@ static void lookups(void) {
     fixture_close(&fixture);
 }
 
-/** Refused with a code, before any effect; the number is used up and the refusal stored like any reply. */
+/** Refused with a code, before any effect; the number is used up and the refusal stored like any
+ *  reply. */
 static void refused_requests(void) {
     static const uint8_t bytes[1500];
     static const uint8_t cut[8] = {NET_OPTION_DEADLINE, 8}, wrong[8] = {NET_OPTION_BALANCES, 1},
@@ -503,7 +531,8 @@ static void few_reply_buffers(struct net_config *config) {
     config->reply_buffers = 128 + 16;
 }
 
-/** Lookups with long replies are refused before there is no buffer for them; short requests go on. */
+/** Lookups with long replies are refused before there is no buffer for them; short requests go
+ *  on. */
 static void reply_buffers_run_short(void) {
     CHECK(begin_with(few_reply_buffers));
     static uint128_t ids[72];
@@ -537,7 +566,8 @@ static void reply_buffers_run_short(void) {
     fixture_close(&fixture);
 }
 
-/** The port takes nothing: replies wait, then are dropped and counted, and are sent again when asked for. */
+/** The port takes nothing: replies wait, then are dropped and counted, and are sent again when
+ *  asked for. */
 static void port_stands_still(void) {
     CHECK(begin());
     unsigned depth = fixture.port.tx.depth;
@@ -583,7 +613,8 @@ static void packets_run_out(void) {
     fixture_close(&fixture);
 }
 
-/** Many clients, lossy both ways, random order: every request is executed exactly once and answered, and all memory comes back. */
+/** Many clients, lossy both ways, random order: every request is executed exactly once and
+ *  answered, and all memory comes back. */
 static void lossy_network(void) {
     uint64_t seed = test_seed(4);
     enum { CLIENTS = 4, NUMBERS = 300 };
@@ -669,6 +700,7 @@ int main(void) {
     TEST_RUN(compact_transfers);
     TEST_RUN(full_events_and_options);
     TEST_RUN(balances_over_two_datagrams);
+    TEST_RUN(memory_is_reused);
     TEST_RUN(lookups);
     TEST_RUN(refused_requests);
     TEST_RUN(minimum_token);

@@ -19,6 +19,10 @@ static const struct packet_self client = {
     .udp_port = 5555,
 };
 
+/* the server's solicited-node group */
+static const uint8_t group_ip[16] = {0xff, 0x02, [11] = 1, 0xff, 0x12, 0x34, 0x56};
+static const uint8_t group_mac[6] = {0x33, 0x33, 0xff, 0x12, 0x34, 0x56};
+
 enum { BUFFER = 2048 };
 
 static struct packet_peer peer_of(const struct packet_self *self, uint8_t family) {
@@ -85,7 +89,8 @@ static void udp_checksum_is_never_zero(void) {
     CHECK(found >= 1);
 }
 
-/** One byte of a good datagram set to something else; with the IPv4 header's checksum made right again where asked. */
+/** One byte of a good datagram set to something else; with the IPv4 header's checksum made right
+ *  again where asked. */
 static void bad_bytes(void) {
     static const struct {
         const char *what;
@@ -183,6 +188,28 @@ static void verified_by_the_port(void) {
     CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_IP);
 }
 
+/** What a right checksum does not make right. */
+static void soundly_wrong_udp(void) {
+    uint8_t frame[BUFFER];
+    struct packet packet;
+    size_t length = make_udp(4, frame, 100);
+    memset(frame + 34, 0, 2); /* source port 0 */
+    CHECK_EQ(packet_decode(&server, frame, length, PACKET_VERIFIED_UDP, &packet), PACKET_DROP_UDP);
+    for (int off = -2; off <= 2; off++) { /* its length is not that of the packet around it */
+        length = make_udp(4, frame, 100);
+        frame[39] = (uint8_t)(frame[39] + off);
+        CHECK_EQ(packet_decode(&server, frame, length, PACKET_VERIFIED_UDP, &packet),
+                 off == 0 ? PACKET_UDP : PACKET_DROP_UDP);
+    }
+    /* to the solicited-node group, and from no address */
+    length = make_udp(6, frame, 100);
+    memcpy(frame + 38, group_ip, 16);
+    CHECK_EQ(packet_decode(&server, frame, length, PACKET_VERIFIED_UDP, &packet), PACKET_DROP_IP);
+    length = make_udp(6, frame, 100);
+    memset(frame + 22, 0, 16);
+    CHECK_EQ(packet_decode(&server, frame, length, PACKET_VERIFIED_UDP, &packet), PACKET_DROP_IP);
+}
+
 static void zero_checksum(void) {
     for (uint8_t family = 4; family <= 6; family += 2) {
         uint8_t frame[BUFFER];
@@ -217,7 +244,7 @@ static void offloaded_checksums(void) {
     }
 }
 
-/* --- ARP ---------------------------------------------------------------------------------------- */
+/* --- ARP -------------------------------------------------------------------------------------- */
 
 static const uint8_t arp_request[42] = {
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2,  0, 0, 0, 0, 9, 0x08, 0x06, /* Ethernet */
@@ -270,7 +297,7 @@ static void arp(void) {
     CHECK_EQ(packet_decode(&no_ipv4, frame, 60, 0, &packet), PACKET_DROP_ETHERNET);
 }
 
-/* --- echo --------------------------------------------------------------------------------------- */
+/* --- echo ------------------------------------------------------------------------------------- */
 
 static void set16(uint8_t *at, unsigned value) {
     at[0] = (uint8_t)(value >> 8);
@@ -294,7 +321,8 @@ static size_t make_icmp4(uint8_t *frame, const uint8_t *message, size_t bytes) {
     return 34 + bytes;
 }
 
-/** The checksum with the pseudo header, written out once more: of addresses, length, protocol, message. */
+/** The checksum with the pseudo header, written out once more: of addresses, length, protocol,
+ *  message. */
 static uint16_t icmp6_checksum(const uint8_t *frame, size_t bytes) {
     uint8_t all[BUFFER] = {0};
     memcpy(all, frame + 22, 32);
@@ -344,9 +372,6 @@ static void ping_ipv4(void) {
     CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_PROTOCOL);
 }
 
-static const uint8_t group_ip[16] = {0xff, 0x02, [11] = 1, 0xff, 0x12, 0x34, 0x56};
-static const uint8_t group_mac[6] = {0x33, 0x33, 0xff, 0x12, 0x34, 0x56};
-
 static void ping_ipv6(void) {
     uint8_t message[64] = {128, 0, 0, 0, 0x12, 0x34, 0, 1, 'h', 'e', 'l', 'l', 'o'}, frame[BUFFER];
     struct packet packet;
@@ -369,7 +394,7 @@ static void ping_ipv6(void) {
     CHECK_EQ(packet_decode(&server, frame, length, 0, &packet), PACKET_DROP_PROTOCOL);
 }
 
-/* --- neighbour discovery ------------------------------------------------------------------------ */
+/* --- neighbour discovery ---------------------------------------------------------------------- */
 
 enum { SOLICITATION = 24, WITH_OPTION = 32 };
 
@@ -475,7 +500,8 @@ static void announcements(void) {
     CHECK_EQ(icmp6_checksum(frame, 32), 0);
 }
 
-/** Random bytes and good frames with random damage: no verdict but the ones above, nothing beyond the buffer. */
+/** Random bytes and good frames with random damage: no verdict but the ones above, nothing beyond
+ *  the buffer. */
 static void random_frames(void) {
     uint64_t seed = test_seed(1);
     for (unsigned round = 0; round < 200000; round++) {
@@ -508,6 +534,7 @@ int main(void) {
     TEST_RUN(bad_bytes);
     TEST_RUN(truncated);
     TEST_RUN(verified_by_the_port);
+    TEST_RUN(soundly_wrong_udp);
     TEST_RUN(zero_checksum);
     TEST_RUN(offloaded_checksums);
     TEST_RUN(arp);

@@ -11,8 +11,8 @@
 #include "net/protocol.h"
 #include "tests/lib/test.h"
 
-/** Finding, opening and using DPDK devices that need no hardware: net_ring gives back what it is sent. Real ones are in
- *  tests/integration. */
+/** Finding, opening and using DPDK devices that need no hardware: net_ring gives back what it is
+ *  sent. Real ones are in tests/integration. */
 
 static struct port_dpdk port;
 static char error[300];

@@ -149,7 +149,8 @@ static bool table_sound(const struct session_table *table) {
            stored + table->replies.free_count == table->request_max + table->charge_max;
 }
 
-/** Sessions come and go, requests are answered with more or fewer datagrams, acknowledged late or never. */
+/** Sessions come and go, requests are answered with more or fewer datagrams, acknowledged late or
+ *  never. */
 static void credits_never_exceed_buffers(void) {
     struct seeded seeded = {.random.fill = seeded_fill, .state = test_seed(3)};
     const struct session_limits limits = {.session_max = 20,
