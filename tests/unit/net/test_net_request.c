@@ -386,6 +386,12 @@ static void request_number_window(void) {
     for (unsigned i = 0; i < 64; i++)
         CHECK(reply());
     CHECK_EQ(client.credit, 64); /* nothing acknowledged, nothing new */
+    /* every slot is replied now, and beyond the credit there is none to acknowledge */
+    for (uint64_t lie = 65; lie != 0; lie = lie == 65 ? UINT64_MAX : 0)
+        client_send(&fixture, &client, NET_ACK, &(struct net_ack){.acknowledged = lie},
+                    sizeof(struct net_ack));
+    fixture_pump(&fixture);
+    CHECK_EQ(counters()->drop_malformed, 2);
     client_transfers(&fixture, &client, 65, 1);
     CHECK_EQ(counters()->drop_window, 4);
     CHECK(client_acknowledge(&fixture, &client, 10));
