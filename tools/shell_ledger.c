@@ -150,7 +150,7 @@ static int engine_start(struct shell_ledger *ledger, const struct shell_ledger_c
 
 /** Replay the log, take the next term, and start the WAL behind it. */
 static int log_start(struct shell_ledger *ledger, const struct data_dir_settings *settings,
-                     char *error, size_t error_bytes) {
+                     size_t memory_bytes, char *error, size_t error_bytes) {
     struct disk *disk = ledger->memory_disk;
     struct wal_config config = {
         .identity = settings->identity,
@@ -171,6 +171,9 @@ static int log_start(struct shell_ledger *ledger, const struct data_dir_settings
     config.disk = disk;
     int outcome = wal_recover(disk, &config.identity, engine_replay, engine_replay_group_end,
                               ledger->engine, position, error, error_bytes);
+    if (outcome == -ENOMEM)
+        snprintf(error, error_bytes, "what the log holds does not fit into %zu MiB; give --memory",
+                 memory_bytes >> 20);
     if (outcome)
         return outcome;
     if (ledger->data_dir) {
@@ -226,7 +229,7 @@ int shell_ledger_open(const struct shell_ledger_config *config, struct shell_led
     if (!outcome)
         outcome = engine_start(ledger, config, &settings.identity, error, error_bytes);
     if (!outcome)
-        outcome = log_start(ledger, &settings, error, error_bytes);
+        outcome = log_start(ledger, &settings, config->memory_bytes, error, error_bytes);
     ledger->id_time = settings.identity.id_time;
     if (!outcome)
         outcome = shell_ledger_settle(ledger);

@@ -353,6 +353,19 @@ def a_log_on_disk_is_there_the_next_time():
 
 
 @check.test
+def a_log_that_does_not_fit_into_memory_is_refused():
+    with tempfile.TemporaryDirectory(prefix="tally-shell-") as directory:
+        with shell.Shell("--wal", directory, "--partitions", "1") as engine:
+            for first in range(1, 80_000, 8000):
+                engine.create_accounts([{"id": i, "ledger": 1, "code": 1} for i in range(first, first + 8000)])
+            check.equal(engine.close(), 0, "exit status")
+        check.equal(refusal("--wal", directory, "--memory", "4M"),
+                    "tally shell: what the log holds does not fit into 4 MiB; give --memory\n")
+        with shell.Shell("--wal", directory) as engine:
+            check.equal(len(engine.lookup_accounts(range(79_000, 80_001))), 1001, "accounts found")
+
+
+@check.test
 def a_directory_that_is_not_ours_is_refused():
     with tempfile.TemporaryDirectory(prefix="tally-shell-") as directory:
         place = pathlib.Path(directory)
