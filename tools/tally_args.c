@@ -286,6 +286,11 @@ static int take_option(const struct args_command *command, int argc, char **argv
     return store_value(option, value ? value : argv[(*at)++]);
 }
 
+/** An option, not a (bad) number such as -1, nor "-" for standard input. */
+static bool is_option(const char *word) {
+    return word[0] == '-' && word[1] && !(word[1] >= '0' && word[1] <= '9');
+}
+
 static bool asks_for_help(const char *word) {
     return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
@@ -327,7 +332,7 @@ enum args_answer args_parse(const struct args_command *command, int argc, char *
         if (!options_over && strcmp(argv[at], "--") == 0) {
             options_over = true;
             at++;
-        } else if (options_over || argv[at][0] != '-' || !argv[at][1]) {
+        } else if (options_over || !is_option(argv[at])) {
             argv[operands++] = argv[at++];
         } else if (take_option(command, argc, argv, &at, &taken) < 0) {
             return ARGS_BAD;
@@ -346,7 +351,7 @@ int args_parse_common(int argc, char **argv, bool *help) {
     const struct args_option *taken;
     int at = 0;
     *help = false;
-    while (at < argc && argv[at][0] == '-' && argv[at][1]) {
+    while (at < argc && is_option(argv[at])) {
         if (asks_for_help(argv[at])) {
             *help = true;
             return at;

@@ -232,7 +232,7 @@ int tally_load(struct cli *cli, int argc, char **argv) {
     static struct load load;
     const struct args_option options[] = {
         {"unordered", 0, ARGS_SWITCH, &load.unordered, NULL,
-         "lines (but not linked chains) may execute in any order", false, 0, 0, NULL},
+         "lines may execute in any order: faster", false, 0, 0, NULL},
         {NULL},
     };
     const struct args_command command = {
@@ -246,7 +246,8 @@ int tally_load(struct cli *cli, int argc, char **argv) {
         "ledger, code, and if wanted id, pending_id, user_data_128, user_data_64,\n"
         "user_data_32, timeout, flags, timestamp. Flags are names, separated by spaces\n"
         "or '|', or a number. FILE may be - for standard input. With ids in the file,\n"
-        "loading it again creates nothing twice; without, new ones are made each time.\n"};
+        "loading it again creates nothing twice; without, new ones are made each time.\n"
+        "Lines that are linked stay together and in order, with --unordered too.\n"};
     unsigned operands;
     enum args_answer answer = args_parse(&command, argc, argv, &operands);
     if (answer != ARGS_RUN)

@@ -27,7 +27,7 @@ static const struct tally_command {
     {"ping", tally_ping_command, "[-c N]", "measure the round trip to the server"},
     {"wal dump", tally_wal_dump, "DIR|FILE", "print the groups and records of a log"},
     {"wal verify", tally_wal_verify, "DIR", "verify the log of a data directory"},
-    {"shell", NULL, "[options]", "the engine without a network, JSON in and out"},
+    {"shell", NULL, "[options]", "the engine alone, JSON in and out"},
     {"help", NULL, "[COMMAND]", "this, or all about a command"},
     {"version", NULL, "", "print the version"},
 };

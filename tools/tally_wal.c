@@ -54,6 +54,10 @@ static int log_open(struct log *log, const char *path, bool file_allowed) {
     char superblock[4200];
     snprintf(superblock, sizeof(superblock), "%s/superblock", folder);
     if (stat(superblock, &status) < 0) {
+        if (!file_allowed) {
+            args_complain("%s is no data directory of tally: it has no superblock", path);
+            return CLI_USAGE;
+        }
         int rc = disk_uring_open(folder, DISK_URING_READ_ONLY, &log->disk, error, sizeof(error));
         if (rc < 0)
             args_complain("%s", error);
@@ -272,6 +276,10 @@ int tally_wal_dump(struct cli *cli, int argc, char **argv) {
             &log,
             wal_inspect(log.disk, log.identity, &visitor, &log, &summary, error, sizeof(error)),
             error);
+    if (exit_status == CLI_DONE && summary.files == 0) {
+        args_complain("%s holds no log files", argv[0]);
+        exit_status = CLI_USAGE;
+    }
     log_close(&log);
     return exit_status;
 }
