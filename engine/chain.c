@@ -237,7 +237,9 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
     struct transfer_view view = {.decided = decided};
     *effect = (struct transfer_effect){.outcome = outcome, .decided = decided};
     effect->id_hash = hash_id(asked->id, lcore->hash_seed);
-    effect->request_digest = transfer_digest(asked, &lcore->digest_keys);
+    effect->request_digest =
+        transfer_digest(asked, hash_id(asked->debit_account_id, lcore->hash_seed),
+                        hash_id(asked->credit_account_id, lcore->hash_seed), &lcore->digest_keys);
     uint32_t room = room_count(chain, transfer_partition(asked->id, lcore->partition_count));
     transfer_gather(lcore, asked, effect->id_hash, effect->request_digest, room, &view);
     gather_own_ids(lcore, asked, effect, &view);

@@ -57,6 +57,7 @@ struct engine_request {
         code; /**< enum request_code: ok, or unknown_outcome when the log could not be read (results are void) */
     seq_t wait_group;    /**< released when this group is committed; tells the reply's seq */
     uint32_t next_event; /**< first one not executed yet */
+    bool imported;       /**< the first event is imported, so all must be */
     uint32_t unresolved; /**< results that wait for fields from the log */
     struct engine_request *next;
 };

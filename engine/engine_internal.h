@@ -15,6 +15,7 @@
 #define TRANSFER_RECORD_BYTES_MAX                                                                  \
     208 /**< longest record of one transfer: 80 and every optional field, 16-byte aligned */
 #define SEGMENT_RESERVE_BYTES (64u << 10) /**< kept free for expiries, digests and totals */
+#define ID_AHEAD_MAX_MS 60000u            /**< how far ahead of cell time an id may be */
 #define EXPIRIES_PER_TURN 64
 #define FORGETS_PER_TURN 64
 #define HOLDS 16 /**< groups that can be open or in flight, a power of two */
@@ -203,6 +204,12 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
 /** A live pending transfer timed out: apply to the state. */
 void transfer_expire(struct engine_lcore *lcore, struct partition *partition, uint32_t slot,
                      uint32_t group);
+/** Whether a plain transfer between two existing accounts is created as far as the accounts are asked; `false` decides nothing. */
+bool transfer_is_plainly_created(const struct compact_transfer *asked, const struct account *debit,
+                                 const struct account *credit);
+/** Execute a plain transfer the straight way. @return false: nothing happened, take the general way */
+bool transfer_execute_plain(struct engine_lcore *lcore, const struct compact_transfer *asked,
+                            const struct prepared *prepared, uint64_t decided);
 /** Execute one transfer that is in no chain. */
 void transfer_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                       struct prepared *prepared);
@@ -243,6 +250,8 @@ void chain_execute(struct engine_lcore *lcore, struct engine_request *request, u
                    uint32_t count);
 
 /* execute.c */
+/** Whether the first event is imported. */
+bool request_is_imported(const struct engine_request *request);
 /** What is wrong with an event before it is looked at on its own: its place in the request, imported or not, its timestamp.
  *  @return the status, or `created` */
 uint32_t request_check_event(const struct engine_request *request, uint32_t event,

@@ -23,6 +23,13 @@ static uint64_t event_timestamp(const struct engine_request *request, uint32_t e
     return ((const struct transfer *)request->events)[event].timestamp;
 }
 
+bool request_is_imported(const struct engine_request *request) {
+    if (request->operation == OPERATION_CREATE_ACCOUNTS)
+        return event_flags(request, 0) & ACCOUNT_IMPORTED;
+    return request->operation == OPERATION_CREATE_TRANSFERS &&
+           (event_flags(request, 0) & TRANSFER_IMPORTED);
+}
+
 uint32_t request_check_event(const struct engine_request *request, uint32_t event,
                              uint64_t decided) {
     bool account = request->operation == OPERATION_CREATE_ACCOUNTS;
@@ -30,8 +37,8 @@ uint32_t request_check_event(const struct engine_request *request, uint32_t even
     uint16_t flags = event_flags(request, event);
     if ((flags & TRANSFER_LINKED) && event == request->event_count - 1)
         return TRANSFER_STATUS_linked_event_chain_open;
-    bool imported = flags & imported_bit, first_imported = event_flags(request, 0) & imported_bit;
-    if (imported != first_imported) {
+    bool imported = flags & imported_bit;
+    if (imported != request->imported) {
         if (imported)
             return account ? (uint32_t)ACCOUNT_STATUS_imported_event_not_expected
                            : (uint32_t)TRANSFER_STATUS_imported_event_not_expected;

@@ -80,7 +80,8 @@ static int replay_transfer(struct engine *engine, seq_t seq, unsigned writer, ui
     if (id_find(&partition->ids, transfer->id, effect.id_hash))
         return -EBADMSG;
     if (!effect.request_digest)
-        effect.request_digest = transfer_digest(transfer, &lcore->digest_keys);
+        effect.request_digest =
+            transfer_digest(transfer, effect.debit_hash, effect.credit_hash, &lcore->digest_keys);
     if (transfer->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)) {
         struct partition *other =
             &engine

@@ -273,12 +273,6 @@ uint32_t transfer_exists(const struct transfer *event, const struct transfer *re
     return TRANSFER_STATUS_exists;
 }
 
-/** Both halves of a 64 by 64 bit product, folded. */
-static uint64_t fold(uint64_t a, uint64_t b) {
-    uint128_t product = (uint128_t)a * b;
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
 void transfer_digest_keys(uint64_t seed, struct transfer_digest_keys *keys) {
     keys->a = hash_mix64(seed);
     keys->b = hash_mix64(seed + 1);
@@ -286,28 +280,25 @@ void transfer_digest_keys(uint64_t seed, struct transfer_digest_keys *keys) {
     keys->d = hash_mix64(seed + 3);
 }
 
-uint64_t transfer_digest(const struct transfer *event, const struct transfer_digest_keys *keys) {
+uint64_t transfer_digest(const struct transfer *event, uint64_t debit_hash, uint64_t credit_hash,
+                         const struct transfer_digest_keys *keys) {
     uint64_t words = (uint64_t)event->ledger << 32 | (uint64_t)event->code << 16 | event->flags;
-    uint64_t a = keys->a, b = keys->b, c = keys->c, d = keys->d;
     uint64_t digest =
-        fold((uint64_t)event->debit_account_id ^ a, (uint64_t)(event->debit_account_id >> 64) ^ b) ^
-        fold((uint64_t)event->credit_account_id ^ b,
-             (uint64_t)(event->credit_account_id >> 64) ^ c) ^
-        fold((uint64_t)event->amount ^ c, words ^ d);
+        transfer_digest_plain(debit_hash, credit_hash, (uint64_t)event->amount, words, keys);
     uint64_t rest = (uint64_t)(event->amount >> 64) | (uint64_t)event->pending_id |
                     (uint64_t)(event->pending_id >> 64) | (uint64_t)event->user_data_128 |
                     (uint64_t)(event->user_data_128 >> 64) | event->user_data_64 |
                     event->user_data_32 | event->timeout;
     /* Whether anything stands here is decided by the values alone, so both wire formats of an event agree. */
-    if (unlikely(rest)) {
-        uint64_t times = (uint64_t)event->user_data_32 << 32 | event->timeout;
-        digest = fold(digest ^ a, (uint64_t)(event->amount >> 64) ^ d);
-        digest ^= fold((uint64_t)event->pending_id ^ a, (uint64_t)(event->pending_id >> 64) ^ c);
-        digest ^=
-            fold((uint64_t)event->user_data_128 ^ b, (uint64_t)(event->user_data_128 >> 64) ^ d);
-        digest ^= fold(event->user_data_64 ^ d, times ^ a);
-        digest ^= 1;
-    }
-    digest = fold(digest ^ b, a | 1);
+    if (likely(!rest))
+        return digest;
+    uint64_t times = (uint64_t)event->user_data_32 << 32 | event->timeout;
+    digest = hash_fold(digest ^ keys->a, (uint64_t)(event->amount >> 64) ^ keys->d);
+    digest ^= hash_fold((uint64_t)event->pending_id ^ keys->a,
+                        (uint64_t)(event->pending_id >> 64) ^ keys->c);
+    digest ^= hash_fold((uint64_t)event->user_data_128 ^ keys->b,
+                        (uint64_t)(event->user_data_128 >> 64) ^ keys->d);
+    digest ^= hash_fold(event->user_data_64 ^ keys->d, times ^ keys->b);
+    digest = hash_fold(digest ^ keys->b, keys->a | 1);
     return digest ? digest : 1;
 }

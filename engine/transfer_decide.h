@@ -2,6 +2,7 @@
 #ifndef TALLY_ENGINE_TRANSFER_DECIDE_H
 #define TALLY_ENGINE_TRANSFER_DECIDE_H
 
+#include "engine/base/hash.h"
 #include "engine/base/status.h"
 #include "engine/base/types.h"
 #include "engine/pending_table.h"
@@ -67,8 +68,18 @@ struct transfer_digest_keys {
     uint64_t a, b, c, d;
 };
 void transfer_digest_keys(uint64_t seed, struct transfer_digest_keys *keys);
-/** Digest of the requested fields (all but id and timestamp). @return never 0 */
-uint64_t transfer_digest(const struct transfer *event, const struct transfer_digest_keys *keys);
+/** Digest of the requested fields (all but id and timestamp).
+ *  @param debit_hash, credit_hash hash_id() of the account ids that the event names, be they zero
+ *  @return never 0 */
+static inline uint64_t transfer_digest_plain(uint64_t debit_hash, uint64_t credit_hash,
+                                             uint64_t amount, uint64_t ledger_code_flags,
+                                             const struct transfer_digest_keys *keys) {
+    uint64_t digest = hash_fold(debit_hash ^ keys->a, credit_hash ^ keys->b) ^
+                      hash_fold(amount ^ keys->c, ledger_code_flags ^ keys->d);
+    return digest ? digest : 1;
+}
+uint64_t transfer_digest(const struct transfer *event, uint64_t debit_hash, uint64_t credit_hash,
+                         const struct transfer_digest_keys *keys);
 
 /** What a created transfer does to its accounts. Applies to originals and copies alike; differences are mod 2^128. */
 struct account_delta {

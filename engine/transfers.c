@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/engine_internal.h"
 
-#define ID_AHEAD_MAX_MS 60000u
-
 const struct transfer *request_transfer(const struct engine_request *request, uint32_t event,
                                         struct transfer *buffer) {
     if (request->event_format == EVENT_FORMAT_FULL)
@@ -228,7 +226,8 @@ static wal_place_t log_transfer(struct engine_lcore *lcore, const struct transfe
         .pending_flags = effect->outcome->pending_flags,
     };
     fields.transfer.timestamp = effect->outcome->timestamp;
-    if (transfer_digest(record, &lcore->digest_keys) != effect->request_digest)
+    if (transfer_digest(record, effect->debit_hash, effect->credit_hash, &lcore->digest_keys) !=
+        effect->request_digest)
         fields.request_digest = effect->request_digest;
     return log_fields(lcore, WAL_RECORD_TRANSFER, &fields);
 }
@@ -254,17 +253,27 @@ static void balances_fill(const struct account *account, struct balances *balanc
 
 void transfer_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                       struct prepared *prepared) {
+    uint64_t decided = timestamp_take(lcore);
+    struct result *result = &request->results[event];
+    *result = (struct result){.timestamp = decided, .status = TRANSFER_STATUS_created};
+    if (likely(request->event_format == EVENT_FORMAT_COMPACT && !request->imported) &&
+        likely(transfer_execute_plain(
+            lcore, (const struct compact_transfer *)request->events + event, prepared, decided))) {
+        request_wait_for(request, lcore->open_group);
+        if (request->balances)
+            account_balances(prepared->account[0], &request->balances[event]);
+        return;
+    }
     struct transfer buffer;
     const struct transfer *asked = request_transfer(request, event, &buffer);
-    struct transfer_view view = {.decided = timestamp_take(lcore)};
-    struct result *result = &request->results[event];
-    *result = (struct result){.timestamp = view.decided};
+    struct transfer_view view = {.decided = decided};
     result->status = request_check_event(request, event, view.decided);
     struct transfer_effect effect = {.decided = view.decided, .id_hash = prepared->id_hash};
     if (likely(result->status == TRANSFER_STATUS_created)) {
         struct transfer_outcome outcome;
         effect.outcome = &outcome;
-        effect.request_digest = transfer_digest(asked, &lcore->digest_keys);
+        effect.request_digest =
+            transfer_digest(asked, prepared->hash[0], prepared->hash[1], &lcore->digest_keys);
         effect.debit_hash = prepared->hash[0];
         effect.credit_hash = prepared->hash[1];
         effect.debit_partition = prepared->partition[0];

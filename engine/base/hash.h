@@ -21,6 +21,12 @@ static inline uint64_t hash_id(uint128_t id, uint64_t seed) {
     return hash_mix64((uint64_t)id ^ hash_mix64((uint64_t)(id >> 64) ^ seed));
 }
 
+/** Both halves of a 64 by 64 bit product, folded: with a secret in each factor, a hash of both. */
+static inline uint64_t hash_fold(uint64_t a, uint64_t b) {
+    uint128_t product = (uint128_t)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
 /** Partition of an account: the hash's low 32 bits modulo the number of partitions. (Tables use the high bits.) */
 static inline unsigned hash_partition(uint64_t hash, unsigned partitions) {
     return (unsigned)((uint32_t)hash % partitions);

@@ -61,7 +61,9 @@ static void bucket_add(struct index *index, struct index_line *line, uint32_t ta
 }
 
 /** Give the next bucket its share of the bucket that it comes out of. Entries keep their order. */
-static void bucket_split(struct index *index) {
+void index_split(struct index *index) {
+    if (index->buckets >= (1u << 31))
+        return;
     uint32_t to = index->buckets++;
     if (to > index->mask)
         index->mask = index->mask * 2 + 1;
@@ -108,9 +110,8 @@ static void bucket_split(struct index *index) {
 void index_insert(struct index *index, uint32_t tag, uint32_t slot) {
     bucket_add(index, index_line_at(index, tag), tag, slot);
     index->count++;
-    if (index->count * INDEX_LOAD_DENOMINATOR > (uint64_t)index->buckets * INDEX_LOAD_NUMERATOR &&
-        index->buckets < (1u << 31))
-        bucket_split(index);
+    if (index->count * INDEX_LOAD_DENOMINATOR > (uint64_t)index->buckets * INDEX_LOAD_NUMERATOR)
+        index_split(index);
 }
 
 void index_remove(struct index *index, uint32_t tag, uint32_t slot) {

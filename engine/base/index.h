@@ -58,7 +58,8 @@ typedef uint32_t index_tags __attribute__((vector_size(32), aligned(32), may_ali
 static inline uint32_t index_line_matches(const struct index_line *line, uint32_t tag) {
     index_tags equal = (index_tags)(*(const index_tags *)line->tags == tag);
 #ifdef __AVX2__
-    uint32_t bits = (uint32_t)__builtin_ia32_movmskps256((__attribute__((vector_size(32))) float)equal);
+    uint32_t bits =
+        (uint32_t)__builtin_ia32_movmskps256((__attribute__((vector_size(32))) float)equal);
 #else
     uint32_t bits = 0;
     for (unsigned i = 0; i < INDEX_LINE_ENTRIES; i++)
@@ -68,11 +69,13 @@ static inline uint32_t index_line_matches(const struct index_line *line, uint32_
 }
 
 /** The next slot whose tag matches, or INDEX_NONE. */
-static inline uint32_t index_next(const struct index *index, struct index_cursor *cursor, uint32_t tag) {
+static inline uint32_t index_next(const struct index *index, struct index_cursor *cursor,
+                                  uint32_t tag) {
     while (!cursor->matches) {
         if (likely(!cursor->line->overflow))
             return INDEX_NONE;
-        cursor->line = slab_at(&index->overflow, cursor->line->overflow - 1, sizeof(struct index_line));
+        cursor->line =
+            slab_at(&index->overflow, cursor->line->overflow - 1, sizeof(struct index_line));
         cursor->matches = index_line_matches(cursor->line, tag);
     }
     unsigned entry = (unsigned)__builtin_ctz(cursor->matches);
@@ -81,7 +84,8 @@ static inline uint32_t index_next(const struct index *index, struct index_cursor
 }
 
 /** The first slot whose tag matches, or INDEX_NONE. */
-static inline uint32_t index_first(const struct index *index, struct index_cursor *cursor, uint32_t tag) {
+static inline uint32_t index_first(const struct index *index, struct index_cursor *cursor,
+                                   uint32_t tag) {
     if (unlikely(!index->buckets))
         return INDEX_NONE;
     cursor->line = index_line_at(index, tag);
@@ -100,6 +104,23 @@ static inline bool index_has_room(const struct index *index, uint32_t more) {
 }
 /** Add an entry; room must have been reserved. */
 void index_insert(struct index *index, uint32_t tag, uint32_t slot);
+/** Give the next bucket its share; only for index_insert. */
+void index_split(struct index *index);
+/** index_insert, where `line` is index_line_at(index, tag) and is at hand. */
+static inline void index_insert_at(struct index *index, struct index_line *line, uint32_t tag,
+                                   uint32_t slot) {
+    if (unlikely(line->count == INDEX_LINE_ENTRIES)) {
+        index_insert(index, tag, slot);
+        return;
+    }
+    line->tags[line->count] = tag;
+    line->slots[line->count] = slot;
+    line->count++;
+    index->count++;
+    if (unlikely(index->count * INDEX_LOAD_DENOMINATOR >
+                 (uint64_t)index->buckets * INDEX_LOAD_NUMERATOR))
+        index_split(index);
+}
 /** Remove the entry (tag, slot), which must be there. */
 void index_remove(struct index *index, uint32_t tag, uint32_t slot);
 void index_release(struct index *index, struct memory *memory);
