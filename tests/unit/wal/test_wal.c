@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 
 #include "tests/lib/test.h"
 #include "tests/unit/wal/wal_fixture.h"
@@ -420,6 +422,63 @@ static void fetches_wait_and_are_bounded(void) {
     fixture_free(fixture);
 }
 
+/* --- threads ------------------------------------------------------------------------------------------------------- */
+
+#define THREAD_TURNS 1500u
+
+static atomic_uint threads_running, thread_fetches, thread_errors;
+
+/** An lcore of its own: appends, seals, asks for records that it logged, and compares them. */
+static void *lane_main(void *argument) {
+    const unsigned lane = (unsigned)(uintptr_t)argument;
+    struct wal_fetch answer;
+    for (unsigned turn = 0; turn < THREAD_TURNS; turn++) {
+        fixture_append(fixture, lane, (turn * 7 + lane) % 40);
+        fixture_seal(fixture, lane);
+        if (turn % 16 == 0 && fixture->open[lane] > 1) {
+            seq_t seq = 1 + turn % (fixture->open[lane] - 1);
+            if (fixture->groups[seq].length[lane] != 0 &&
+                wal_lane_fetch(&fixture->lanes[lane], wal_place_make(seq, lane, 0), seq) != 0)
+                atomic_fetch_add(&thread_errors, 1);
+        }
+        while (wal_lane_fetched(&fixture->lanes[lane], &answer)) {
+            atomic_fetch_add(&thread_fetches, 1);
+            if (answer.status != 0 ||
+                memcmp(answer.record, fixture->groups[answer.cookie].bytes[lane], answer.length) !=
+                    0)
+                atomic_fetch_add(&thread_errors, 1);
+        }
+        sched_yield();
+    }
+    atomic_fetch_sub(&threads_running, 1);
+    /* goes on handing over until all are done, as an lcore does */
+    while (atomic_load(&threads_running) != 0) {
+        fixture_seal(fixture, lane);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void lanes_on_their_own_threads(void) {
+    pthread_t threads[2];
+    fixture = fixture_new(2, FILE_BYTES, 40);
+    CHECK_EQ(fixture_start(fixture), 0);
+    atomic_store(&threads_running, 2);
+    for (unsigned lane = 0; lane < 2; lane++)
+        CHECK_EQ(pthread_create(&threads[lane], NULL, lane_main, (void *)(uintptr_t)lane), 0);
+    while (atomic_load(&threads_running) != 0) {
+        if (wal_step(fixture->wal, fixture->now_ns += 1000) == 0)
+            sched_yield();
+    }
+    for (unsigned lane = 0; lane < 2; lane++)
+        pthread_join(threads[lane], NULL);
+    CHECK_EQ(atomic_load(&thread_errors), 0);
+    CHECK(atomic_load(&thread_fetches) > 0);
+    CHECK_EQ(recovered_all(), 0);
+    CHECK(fixture->position.seq < FIXTURE_GROUPS_MAX);
+    fixture_free(fixture);
+}
+
 /* --- power cuts ---------------------------------------------------------------------------------------------------- */
 
 static bool keep_some(void *context, uint64_t file, uint64_t sector) {
@@ -476,6 +535,7 @@ int main(void) {
     TEST_RUN(fetches_find_every_record);
     TEST_RUN(fetches_answer_what_is_wrong);
     TEST_RUN(fetches_wait_and_are_bounded);
+    TEST_RUN(lanes_on_their_own_threads);
     TEST_RUN(power_cuts);
     return TEST_DONE();
 }

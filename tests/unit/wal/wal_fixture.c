@@ -18,6 +18,8 @@ struct fixture *fixture_new(unsigned lanes, uint64_t file_bytes, uint64_t seed) 
         abort();
     fixture->disk = fixture->memory;
     for (unsigned lane = 0; lane < lanes; lane++)
+        fixture->lane_random[lane] = seed + lane;
+    for (unsigned lane = 0; lane < lanes; lane++)
         for (unsigned i = 0; i < WAL_BUFFERS; i++)
             fixture->buffers[lane][i] = aligned_alloc(WAL_PAGE_BYTES, FIXTURE_SEGMENT_BYTES);
     fixture->board = aligned_alloc(CACHE_LINE_BYTES, sizeof(*fixture->board));
@@ -118,7 +120,7 @@ void fixture_stop(struct fixture *fixture) {
 
 void fixture_append(struct fixture *fixture, unsigned lane, unsigned count) {
     for (unsigned i = 0; i < count; i++) {
-        uint64_t random = hash_mix64(fixture->random += 0x9e3779b97f4a7c15u);
+        uint64_t random = hash_mix64(fixture->lane_random[lane] += 0x9e3779b97f4a7c15u);
         struct wal_transfer_fields fields = {
             .transfer = {.id = random | 1, .debit_account_id = 1 + random % 7}};
         fields.decided = fields.transfer.timestamp = ++fixture->timestamp[lane];
@@ -140,7 +142,7 @@ void fixture_append(struct fixture *fixture, unsigned lane, unsigned count) {
                           memory_order_relaxed);
 }
 
-static void seal(struct fixture *fixture, unsigned lane) {
+void fixture_seal(struct fixture *fixture, unsigned lane) {
     while (atomic_load_explicit(&fixture->board->open_group, memory_order_acquire) >
            fixture->open[lane]) {
         seq_t seq = fixture->open[lane];
@@ -165,7 +167,7 @@ static void seal(struct fixture *fixture, unsigned lane) {
 
 void fixture_turn(struct fixture *fixture, uint64_t ns) {
     for (unsigned lane = 0; lane < fixture->lane_count; lane++)
-        seal(fixture, lane);
+        fixture_seal(fixture, lane);
     fixture->now_ns += ns;
     wal_step(fixture->wal, fixture->now_ns);
 }

@@ -8,7 +8,7 @@
 #include "wal/wal_format.h"
 
 /** Lcores without a ledger: they fill segments with records, hand them over, and remember what they logged, so that a
- *  test can compare recovery with it. One thread plays all parts. */
+ *  test can compare recovery with it. One thread plays all parts, or each lane has one of its own. */
 
 #define FIXTURE_LANES_MAX 4
 #define FIXTURE_SEGMENT_BYTES 65536u
@@ -31,6 +31,7 @@ struct fixture {
     struct wal_position position; /**< of the last recovery */
     uint64_t now_ns;
     uint64_t random;
+    uint64_t lane_random[FIXTURE_LANES_MAX];
     unsigned lane_count;
     uint8_t *buffers[FIXTURE_LANES_MAX][WAL_BUFFERS];
     seq_t open[FIXTURE_LANES_MAX];
@@ -57,6 +58,8 @@ void fixture_stop(struct fixture *fixture);
 
 /** Append `count` random records to a lane's open segment. */
 void fixture_append(struct fixture *fixture, unsigned lane, unsigned count);
+/** Hand over what the WAL asks for. */
+void fixture_seal(struct fixture *fixture, unsigned lane);
 /** One turn: lanes hand over what the WAL asks for, the WAL steps, time goes on by `ns`. */
 void fixture_turn(struct fixture *fixture, uint64_t ns);
 /** Turns until everything appended is committed. @return 0, or board->failed, or -ETIMEDOUT */
