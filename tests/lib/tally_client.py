@@ -39,6 +39,7 @@ ACK_BODY = struct.Struct("<QQ")
 RESULT = struct.Struct("<QII")
 HELLO_BYTES = 1400
 REPLAY_WINDOW = 1024
+SILENCE_S = 1.0  # without any sound datagram, and three timeouts, before a session counts as lost
 U64, U128 = 2**64 - 1, 2**128 - 1
 
 ACCOUNT_FIELDS = [("id", 16), ("debits_pending", 16), ("debits_posted", 16), ("credits_pending", 16),
@@ -340,10 +341,17 @@ class Session:
         self.next_number, self.acknowledged, self.server_edge = 1, 0, 0
         self.pending, self.replied = {}, set()
         self.cell_offset_ns = self.cell_time_ns - time.time_ns()
-        self.silent = 0
+        self.heard()
         self.acknowledge()
 
     # datagrams
+
+    def heard(self):
+        self.timeouts, self.heard_at = 0, time.monotonic()
+
+    def is_silent(self):
+        """Whether the session is to be given up (§8)."""
+        return self.timeouts >= 3 and time.monotonic() - self.heard_at >= SILENCE_S
 
     def transmit(self, datagram):
         try:
@@ -383,6 +391,8 @@ class Session:
 
     def submit(self, operation, events, event_format=FULL, options=(), has_balances=False):
         """Send a request under the next number. @return it"""
+        if not self.pending:
+            self.heard()  # silence counts from the first request that waits
         assert self.next_number <= self.credit, "no credit"
         packed = pack_options(options)
         length = HEADER.size + REQUEST_HEADER.size + len(packed) + sum(len(event) for event in events)
@@ -420,7 +430,7 @@ class Session:
             kind, session, counter, body = got
             if session != self.id or not self.received.accept(counter):
                 continue
-            self.silent = 0
+            self.heard()
             if kind == ACK:
                 edge, credit = ACK_BODY.unpack(body)
                 self.server_edge, self.credit = max(self.server_edge, edge), max(self.credit, credit)
@@ -429,7 +439,7 @@ class Session:
         now = time.monotonic()
         for pending in list(self.pending.values()):
             if now - pending.sent_at > pending.timeout_s:
-                self.silent += 1
+                self.timeouts += 1
                 self.transmit_request(pending)
         return done
 
@@ -494,7 +504,7 @@ class Client(Session):
     def wait_for(self, number, end):
         """@return the reply, or None when the session was lost and the events have to be sent again"""
         while (now := time.monotonic()) < end:
-            if self.silent >= 3:
+            if self.is_silent():
                 self.sessions += 1
                 self.connect(end - now)
                 return None
