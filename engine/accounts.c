@@ -132,7 +132,7 @@ void account_execute(struct engine_lcore *lcore, struct engine_request *request,
     }
     request->results[event] =
         (struct result){.timestamp = outcome.timestamp, .status = outcome.status};
-    if (request->balances) {
+    if (request->options & REQUEST_BALANCES) {
         const struct account *account = lcore_account_find(lcore, asked->id, prepared->hash[0]);
         request->balances[event] = (struct balances){0};
         if (account)

@@ -420,6 +420,6 @@ void chain_execute(struct engine_lcore *lcore, struct engine_request *request, u
         chain_install(lcore, request, count);
     else
         chain_fail(lcore, request, first, failed);
-    if (request->balances)
+    if (request->options & REQUEST_BALANCES)
         chain_balances(lcore, request, first, count);
 }

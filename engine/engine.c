@@ -17,8 +17,7 @@ void engine_submit(struct engine_lcore *lcore, struct engine_request *request) {
     request->next_event = 0;
     request->unresolved = 0;
     request->imported = request_is_imported(request);
-    if (!(request->options & REQUEST_BALANCES))
-        request->balances = NULL;
+
     queue_push(&lcore->queue, request);
     lcore->outstanding++;
 }

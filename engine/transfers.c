@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
 #include "engine/engine_internal.h"
 
 const struct transfer *request_transfer(const struct engine_request *request, uint32_t event,
@@ -18,6 +20,28 @@ const struct transfer *request_transfer(const struct engine_request *request, ui
         .code = compact->code,
         .flags = compact->flags,
     };
+    return buffer;
+}
+
+/** One event in the compact format: itself, or put into `buffer`. @return NULL when it says more than that format can */
+static const struct compact_transfer *request_compact(const struct engine_request *request,
+                                                      uint32_t event,
+                                                      struct compact_transfer *buffer) {
+    if (likely(request->event_format == EVENT_FORMAT_COMPACT))
+        return (const struct compact_transfer *)request->events + event;
+    const struct transfer *full = (const struct transfer *)request->events + event;
+    if ((full->amount >> 64) || full->pending_id || full->user_data_128 || full->user_data_64 ||
+        full->user_data_32 || full->timeout || full->timestamp)
+        return NULL;
+    *buffer = (struct compact_transfer){
+        .amount = (uint64_t)full->amount,
+        .ledger = full->ledger,
+        .code = full->code,
+        .flags = full->flags,
+    };
+    memcpy(buffer->id, &full->id, sizeof(buffer->id));
+    memcpy(buffer->debit_account_id, &full->debit_account_id, sizeof(buffer->debit_account_id));
+    memcpy(buffer->credit_account_id, &full->credit_account_id, sizeof(buffer->credit_account_id));
     return buffer;
 }
 
@@ -256,11 +280,12 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
     uint64_t decided = timestamp_take(lcore);
     struct result *result = &request->results[event];
     *result = (struct result){.timestamp = decided, .status = TRANSFER_STATUS_created};
-    if (likely(request->event_format == EVENT_FORMAT_COMPACT && !request->imported) &&
-        likely(transfer_execute_plain(
-            lcore, (const struct compact_transfer *)request->events + event, prepared, decided))) {
+    struct compact_transfer compacted;
+    const struct compact_transfer *plain = request_compact(request, event, &compacted);
+    if (likely(plain && !request->imported) &&
+        likely(transfer_execute_plain(lcore, plain, prepared, decided))) {
         request_wait_for(request, lcore->open_group);
-        if (request->balances)
+        if (request->options & REQUEST_BALANCES)
             account_balances(prepared->account[0], &request->balances[event]);
         return;
     }
@@ -320,7 +345,7 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
             }
         }
     }
-    if (request->balances)
+    if (request->options & REQUEST_BALANCES)
         balances_fill(effect.debit, &request->balances[event]);
 }
 

@@ -216,6 +216,12 @@ static int log_start(struct node *node) {
     uint64_t start = clock_read(CLOCK_MONOTONIC);
     int problem = wal_recover(disk, &settings->identity, engine_replay, engine_replay_group_end,
                               node->engine, &node->position, error, sizeof(error));
+    if (problem == -ENOMEM) {
+        fprintf(stderr,
+                "tallyd: the log holds more than fits into --memory-mb %" PRIu64 "; give more\n",
+                node->options->memory_mb);
+        return TALLYD_EXIT_FAILURE;
+    }
     if (problem) {
         fprintf(stderr, "tallyd: %s\n", error);
         return problem == -EBADMSG || problem == -ENODATA ? TALLYD_EXIT_DAMAGED
@@ -297,9 +303,10 @@ static int port_start(struct node *node) {
         .packets = (unsigned)(options->sessions * options->window * 2 + MBUFS_SPARE),
         .ipv6 = memcmp(options->ipv6, none, 16) ? options->ipv6 : NULL,
     };
-    if (port_dpdk_open(&node->port, &config, error, sizeof(error))) {
+    int problem = port_dpdk_open(&node->port, &config, error, sizeof(error));
+    if (problem) {
         fprintf(stderr, "tallyd: %s\n", error);
-        return TALLYD_EXIT_FAILURE;
+        return problem == -ENODEV ? TALLYD_EXIT_USAGE : TALLYD_EXIT_FAILURE;
     }
     node->port_open = true;
     return 0;
@@ -389,7 +396,7 @@ static int node_open(struct node *node) {
     node->lcore = calloc(1, sizeof(*node->lcore));
     if (!node->lcore)
         return TALLYD_EXIT_FAILURE;
-    int (*const steps[])(struct node *) = {directory_open, engine_start, log_start, port_start,
+    int (*const steps[])(struct node *) = {directory_open, port_start, engine_start, log_start,
                                            net_start};
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
         int problem = steps[i](node);
