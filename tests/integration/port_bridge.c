@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** port-bridge: passes every frame between two DPDK ports, both ways, until SIGTERM. With it a client on a kernel interface
  *  reaches a tallyd whose port the kernel cannot see (vhost), over net_af_packet on one side and net_virtio_user on the other.
- *  Usage: port-bridge PORT PORT EAL-arguments... */
+ *  LOSS and DOUBLE are how many frames of 1000 it drops, and how many it passes twice, by a generator that starts with SEED.
+ *  Usage: port-bridge PORT PORT LOSS DOUBLE SEED EAL-arguments... */
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,27 +25,54 @@ static void on_signal(int number) {
     atomic_store_explicit(&stop, true, memory_order_relaxed);
 }
 
+struct faults {
+    unsigned loss, twice; /**< of 1000 */
+    uint64_t random;
+};
+
+static bool happens(struct faults *faults, unsigned per_thousand) {
+    faults->random = faults->random * 6364136223846793005u + 1442695040888963407u;
+    return per_thousand > 0 && (faults->random >> 33) % 1000 < per_thousand;
+}
+
+/** Like a wire, it drops what does not fit. */
+static void pass(struct port *to, struct rte_mbuf *packet) {
+    if (to->tx(to, &packet, 1) == 0)
+        rte_pktmbuf_free(packet);
+}
+
 /** @return packets received */
-static unsigned forward(struct port *from, struct port *to) {
+static unsigned forward(struct port_dpdk *from, struct port_dpdk *to, struct faults *faults) {
     struct rte_mbuf *packets[BURST];
-    unsigned received = from->rx(from, packets, BURST), sent = 0;
-    if (received > 0)
-        sent = to->tx(to, packets, received);
-    for (unsigned i = sent; i < received; i++) /* like a wire, it drops what does not fit */
-        rte_pktmbuf_free(packets[i]);
+    unsigned received = from->port.rx(&from->port, packets, BURST);
+    for (unsigned i = 0; i < received; i++) {
+        if (happens(faults, faults->loss)) {
+            rte_pktmbuf_free(packets[i]);
+            continue;
+        }
+        if (happens(faults, faults->twice)) {
+            struct rte_mbuf *twin = rte_pktmbuf_copy(packets[i], to->pool, 0, UINT32_MAX);
+            if (twin != NULL)
+                pass(&to->port, twin);
+        }
+        pass(&to->port, packets[i]);
+    }
     return received;
 }
 
 int main(int argc, char **argv) {
     struct port_dpdk ports[2];
-    if (argc < 4) {
-        fprintf(stderr, "usage: port-bridge PORT PORT EAL-arguments...\n");
+    if (argc < 7) {
+        fprintf(stderr, "usage: port-bridge PORT PORT LOSS DOUBLE SEED EAL-arguments...\n");
         return 2;
     }
+    struct faults faults = {.loss = (unsigned)strtoul(argv[3], NULL, 10),
+                            .twice = (unsigned)strtoul(argv[4], NULL, 10),
+                            .random = strtoull(argv[5], NULL, 10)};
     const char *names[2] = {argv[1], argv[2]};
-    argv[2] = argv[0];
+    argv[5] = argv[0];
     port_dpdk_prepare_signals();
-    if (rte_eal_init(argc - 2, argv + 2) < 0)
+    if (rte_eal_init(argc - 5, argv + 5) < 0)
         return 1;
     for (int i = 0; i < 2; i++) {
         struct port_dpdk_config config = {
@@ -58,8 +87,8 @@ int main(int argc, char **argv) {
     signal(SIGINT, on_signal);
     fprintf(stderr, "port-bridge: ready\n");
     while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
-        unsigned moved = forward(&ports[0].port, &ports[1].port);
-        moved += forward(&ports[1].port, &ports[0].port);
+        unsigned moved = forward(&ports[0], &ports[1], &faults);
+        moved += forward(&ports[1], &ports[0], &faults);
         if (moved == 0)
             sched_yield();
     }

@@ -20,9 +20,9 @@ def full_disk():
     small = os.path.join(server.scratch(), "small")
     netns.small_disk(small, 48)
     data = f"{small}/data"
-    tallyd = server.Tallyd(data=data)
+    tallyd = server.Tallyd(data=data, memory_mb=512)
     tallyd.log = os.path.join(server.scratch(), "tallyd.log")  # not on the disk that gets full
-    tallyd.format(file_mb=8).start()
+    tallyd.format(file_mb=16).start()
     day = Matchday(tallyd.cable, "--wallets", 20000, "--rate", 0, "--stall-s", 120)
     equal(tallyd.wait(120), 1, "exit status on a full disk")
     last = tallyd.said().strip().splitlines()[-1]
