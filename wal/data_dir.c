@@ -209,7 +209,7 @@ static int read_superblock(const char *path, struct data_dir_settings *settings,
     close(directory);
     if (fd < 0 && number == ENOENT)
         return refuse(
-            -EBADMSG, error, error_bytes, path,
+            -ENOENT, error, error_bytes, path,
             "is not a data directory of tally (no superblock); `tallyd format` makes one");
     if (fd < 0)
         return refuse_errno(number, error, error_bytes, path);
