@@ -173,7 +173,7 @@ static int client_submit(struct tally_client *client, struct tally_request *requ
         memset(request->balances, 0, request->count * sizeof(request->balances[0]));
     request->code = TALLY_OK;
     request->term = request->seq = 0;
-    if (!client->polling)
+    if (!client->polling && !client->queue_head) /* a run of submissions has one time */
         client_note_time(client);
     uint32_t timeout_ms = request->timeout_ms ? request->timeout_ms : client->options.timeout_ms;
     *state = (struct request_state){

@@ -119,6 +119,7 @@ static void session_adopt(struct tally_client *client, const struct net_welcome 
     session->partitions = welcome->partitions;
     session->lcores = welcome->lcores;
     session->payload_max = welcome->payload_max;
+    parcel_note_payload(client);
     session->id_time = welcome->id_time;
     memcpy(session->ports, welcome->ports, sizeof(session->ports));
     memcpy(session->placement, placement, welcome->partitions);

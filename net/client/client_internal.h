@@ -165,6 +165,12 @@ struct session {
     uint8_t placement[PARTITIONS_MAX];
 };
 
+/** How much fits one datagram. */
+struct parcel_capacity {
+    uint32_t ids;       /**< of a lookup */
+    uint32_t events[2]; /**< by enum event_format */
+};
+
 struct tally_client {
     struct tally_options options;
     struct tally_transport *transport;
@@ -181,6 +187,7 @@ struct tally_client {
 
     struct parcel *parcels;
     uint32_t parcel_count, items_max;
+    struct parcel_capacity capacity[2]; /**< without options, and with */
     struct parcel_list free, open, ready, sent, delayed;
     uint32_t open_count, ready_count;
     uint64_t delayed_hint_ns;
@@ -244,8 +251,9 @@ void client_timer_drain(struct tally_client *client);
 /* --- client_pack.c: requests into parcels ----------------------------------------------------- */
 
 /** Events of one datagram in this session, 1..items_max. */
-uint32_t parcel_capacity(const struct tally_client *client, uint8_t operation, uint8_t event_format,
-                         uint8_t options);
+uint32_t parcel_capacity(const struct tally_client *client, const struct parcel_class *class);
+/** The session's datagrams have another size. */
+void parcel_note_payload(struct tally_client *client);
 /** Where an event lives. */
 uint8_t parcel_event_lcore(const struct tally_client *client, uint8_t operation, const void *events,
                            uint32_t index);

@@ -194,6 +194,7 @@ int client_start(const struct tally_options *options, struct tally_transport *tr
         client_free(out);
         return rc;
     }
+    parcel_note_payload(out);
     out->now_ns = out->clock->monotonic_ns(out->clock);
     session_start(out);
     snprintf(out->problem, sizeof(out->problem), "no answer from the server yet");

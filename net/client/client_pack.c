@@ -14,27 +14,35 @@ struct unit {
     bool chain_open; /**< its last event is linked: nothing may follow it in the datagram */
 };
 
+static uint8_t request_options(const struct tally_request *request) {
+    return (uint8_t)(request->flags & (TALLY_REQUEST_BALANCES | TALLY_REQUEST_STALE_OK));
+}
+
 static bool operation_is_lookup(uint8_t operation) {
     return operation == OPERATION_LOOKUP_ACCOUNTS || operation == OPERATION_LOOKUP_TRANSFERS;
 }
 
-uint32_t parcel_capacity(const struct tally_client *client, uint8_t operation, uint8_t event_format,
-                         uint8_t options) {
+void parcel_note_payload(struct tally_client *client) {
     uint32_t heads = sizeof(struct net_header) + sizeof(struct net_request_header);
-    uint32_t room = client->session.payload_max - heads - (options ? 8 : 0);
-    uint32_t events;
-    if (operation_is_lookup(operation)) {
-        uint32_t reply_room = client->session.payload_max - heads - NET_REPLY_OPTIONS_BYTES;
-        uint32_t answers =
-            NET_REPLY_DATAGRAMS_MAX *
-            (reply_room / (uint32_t)(sizeof(struct result) + sizeof(struct account)));
-        events = room / sizeof(uint128_t);
-        events = events < answers ? events : answers;
-    } else {
-        events = room / (event_format == EVENT_FORMAT_COMPACT ? sizeof(struct compact_transfer)
-                                                              : sizeof(struct transfer));
+    uint32_t payload = client->session.payload_max;
+    uint32_t reply_room = payload - heads - NET_REPLY_OPTIONS_BYTES;
+    uint32_t answers = NET_REPLY_DATAGRAMS_MAX *
+                       (reply_room / (uint32_t)(sizeof(struct result) + sizeof(struct account)));
+    for (unsigned options = 0; options < 2; options++) {
+        uint32_t room = payload - heads - (options ? 8 : 0);
+        uint32_t ids = room / (uint32_t)sizeof(uint128_t);
+        ids = ids < answers ? ids : answers;
+        struct parcel_capacity *capacity = &client->capacity[options];
+        capacity->ids = ids < client->items_max ? ids : client->items_max;
+        capacity->events[EVENT_FORMAT_FULL] = room / (uint32_t)sizeof(struct transfer);
+        capacity->events[EVENT_FORMAT_COMPACT] = room / (uint32_t)sizeof(struct compact_transfer);
     }
-    return events < client->items_max ? events : client->items_max;
+}
+
+uint32_t parcel_capacity(const struct tally_client *client, const struct parcel_class *class) {
+    const struct parcel_capacity *capacity = &client->capacity[class->options != 0];
+    return operation_is_lookup(class->operation) ? capacity->ids
+                                                 : capacity->events[class->event_format];
 }
 
 static uint32_t partition_of_event(const struct session *session, uint8_t operation,
@@ -104,16 +112,13 @@ static uint32_t chain_length(const struct tally_request *request, uint32_t first
 }
 
 int parcel_check_chains(const struct tally_client *client, const struct tally_request *request) {
-    uint8_t options = (uint8_t)(request->flags & (TALLY_REQUEST_BALANCES | TALLY_REQUEST_STALE_OK));
-    uint8_t operation = (uint8_t)request->operation;
-    if (operation_is_lookup(operation))
+    const struct parcel_capacity *capacity = &client->capacity[request_options(request) != 0];
+    if (operation_is_lookup((uint8_t)request->operation))
         return 0;
-    uint32_t full = parcel_capacity(client, operation, EVENT_FORMAT_FULL, options);
-    uint32_t compact = parcel_capacity(client, operation, EVENT_FORMAT_COMPACT, options);
     for (uint32_t first = 0; first < request->count;) {
         bool plain, chain_open;
         uint32_t length = chain_length(request, first, &plain, &chain_open);
-        if (length > (plain ? compact : full))
+        if (length > capacity->events[plain ? EVENT_FORMAT_COMPACT : EVENT_FORMAT_FULL])
             return -EMSGSIZE;
         first += length;
     }
@@ -135,8 +140,7 @@ static bool unit_next(const struct tally_client *client, const struct tally_requ
         .first = first,
         .count = 1,
         .class = {.operation = operation,
-                  .options =
-                      (uint8_t)(request->flags & (TALLY_REQUEST_BALANCES | TALLY_REQUEST_STALE_OK)),
+                  .options = request_options(request),
                   .resent = (uint8_t)request_state(request)->resent,
                   .lcore = parcel_event_lcore(client, operation, request->events, first)},
     };
@@ -145,12 +149,7 @@ static bool unit_next(const struct tally_client *client, const struct tally_requ
     uint16_t imported =
         operation == OPERATION_CREATE_ACCOUNTS ? TALLY_ACCOUNT_IMPORTED : TALLY_TRANSFER_IMPORTED;
     unit->class.imported = (event_flags(request, 0) & imported) != 0;
-    uint32_t capacity[2] = {
-        [EVENT_FORMAT_FULL] =
-            parcel_capacity(client, operation, EVENT_FORMAT_FULL, unit->class.options),
-        [EVENT_FORMAT_COMPACT] =
-            parcel_capacity(client, operation, EVENT_FORMAT_COMPACT, unit->class.options),
-    };
+    const uint32_t *capacity = client->capacity[unit->class.options != 0].events;
     bool plain;
     unit->count = chain_length(request, first, &plain, &unit->chain_open);
     unit->class.event_format = plain ? EVENT_FORMAT_COMPACT : EVENT_FORMAT_FULL;
@@ -207,8 +206,7 @@ void parcel_move(struct tally_client *client, struct parcel *parcel, enum parcel
 /** An open parcel with room for the unit, or NULL when every parcel is in use. */
 static struct parcel *parcel_for(struct tally_client *client, const struct unit *unit) {
     struct parcel *parcel;
-    uint32_t capacity = parcel_capacity(client, unit->class.operation, unit->class.event_format,
-                                        unit->class.options);
+    uint32_t capacity = parcel_capacity(client, &unit->class);
     TAILQ_FOREACH(parcel, &client->open, link) {
         if (memcmp(&parcel->class, &unit->class, sizeof(unit->class)) != 0)
             continue;
@@ -236,8 +234,7 @@ static void parcel_append(struct tally_client *client, struct parcel *parcel,
     state->next_event += unit->count;
     state->in_flight += unit->count;
     client->queued_events -= unit->count;
-    uint32_t capacity = parcel_capacity(client, unit->class.operation, unit->class.event_format,
-                                        unit->class.options);
+    uint32_t capacity = parcel_capacity(client, &unit->class);
     if (unit->chain_open || parcel->item_count == capacity)
         parcel_move(client, parcel, PARCEL_READY);
 }

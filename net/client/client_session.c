@@ -109,9 +109,7 @@ static void session_transmit(struct tally_client *client, unsigned count) {
 /** A parcel that an earlier session with larger datagrams filled stays as it is: unknown, or not
  *  sent. */
 static bool session_parcel_fits(struct tally_client *client, struct parcel *parcel) {
-    const struct parcel_class *class = &parcel->class;
-    if (parcel->live <=
-        parcel_capacity(client, class->operation, class->event_format, class->options))
+    if (parcel->live <= parcel_capacity(client, &parcel->class))
         return true;
     for (unsigned i = 0; i < parcel->item_count; i++)
         if (parcel->items[i].request)
