@@ -14,7 +14,7 @@
  *  completes the requests itself. */
 
 enum {
-    FRAME_BYTES = 2048,
+    FRAME_BYTES = 9216, /* a jumbo frame fits */
     FRAME_DEPTH = 1024,
     SECOND = 1000000000,
 };

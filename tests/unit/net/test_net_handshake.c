@@ -26,12 +26,15 @@ static void open_refuses_bad_configuration(void) {
     bad[6].session_max = bad[6].request_max + 1;
     bad[7].reply_buffers = bad[7].request_max + NET_REPLY_DATAGRAMS_MAX - 1;
     bad[8].payload_max = NET_PAYLOAD_MAX; /* and packets of 2 KiB */
+    bad[8].pool = rte_pktmbuf_pool_create("small", 15, 0, 0, 2048 + RTE_PKTMBUF_HEADROOM, 0);
+    CHECK(bad[8].pool != NULL);
     for (unsigned i = 0; i < 9; i++) {
         char error[200] = "";
         struct net *net = NULL;
         CHECK_EQ(net_open(&bad[i], &net, error, sizeof(error)), -EINVAL);
         CHECK(net == NULL && error[0] != '\0');
     }
+    rte_mempool_free(bad[8].pool);
     port_memory_close(&fixture.port);
 }
 

@@ -231,6 +231,51 @@ static void lookups(void) {
     fixture_close(&fixture);
 }
 
+/** The largest payload: full requests, and the longest reply that there is. */
+static void jumbo(void) {
+    fixture_prepare(&fixture);
+    struct net_config config = fixture_config(&fixture);
+    client = client_make(1, 4);
+    config.payload_max = client.payload_max = NET_PAYLOAD_MAX;
+    fixture_open_with(&fixture, &config);
+    CHECK(client_connect(&fixture, &client));
+    CHECK_EQ(client.welcome.payload_max, NET_PAYLOAD_MAX);
+    static struct compact_transfer events[139];
+    const uint8_t options[8] = {NET_OPTION_BALANCES, 0};
+    request(1, OPERATION_CREATE_TRANSFERS, EVENT_FORMAT_COMPACT, 138, events, 138 * 64, options, 8);
+    CHECK_EQ(fixture.request_count, 1);
+    fixture_complete_all(&fixture);
+    for (unsigned entries = 0; entries < 138; entries += header.entry_count) {
+        CHECK(reply());
+        CHECK_EQ(header.code, REQUEST_CODE_ok);
+        CHECK_EQ(header.entry_first, entries);
+    }
+    request(2, OPERATION_CREATE_TRANSFERS, EVENT_FORMAT_COMPACT, 139, events, sizeof(events), NULL,
+            0);
+    CHECK(reply());
+    CHECK_EQ(header.code, REQUEST_CODE_malformed);
+
+    static uint128_t ids[489];
+    request(3, OPERATION_LOOKUP_ACCOUNTS, EVENT_FORMAT_FULL, 489, ids, sizeof(ids), NULL, 0);
+    CHECK(reply());
+    CHECK_EQ(header.code, REQUEST_CODE_malformed);
+    request(4, OPERATION_LOOKUP_ACCOUNTS, EVENT_FORMAT_FULL, 488, ids, 488 * 16, NULL, 0);
+    CHECK_EQ(fixture.request_count, 1);
+    struct engine_request *lookup = fixture.requests[fixture.request_count = 0];
+    for (unsigned i = 0; i < 488; i++)
+        lookup->results[i] = (struct result){.status = LOOKUP_STATUS_found};
+    net_reply(fixture.net, lookup, fixture.now_ns);
+    net_flush(fixture.net, fixture.now_ns);
+    for (unsigned i = 0; i < NET_REPLY_DATAGRAMS_MAX; i++) {
+        CHECK(reply());
+        CHECK_EQ(header.datagram_count, NET_REPLY_DATAGRAMS_MAX);
+        CHECK_EQ(header.entry_count, 61);
+        CHECK_EQ(answer.packet.payload_bytes, 40 + 24 + 32 + 61 * 144);
+    }
+    CHECK(client_acknowledge(&fixture, &client, 4));
+    fixture_close(&fixture);
+}
+
 /** Refused with a code, before any effect; the number is used up and the refusal stored like any
  *  reply. */
 static void refused_requests(void) {
@@ -708,6 +753,7 @@ int main(void) {
     TEST_RUN(balances_over_two_datagrams);
     TEST_RUN(memory_is_reused);
     TEST_RUN(lookups);
+    TEST_RUN(jumbo);
     TEST_RUN(refused_requests);
     TEST_RUN(minimum_token);
     TEST_RUN(replayed_datagrams);
