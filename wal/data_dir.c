@@ -144,6 +144,13 @@ static int write_superblock(const char *path, const struct data_dir_settings *se
         rc = -errno;
     if (rc != 0)
         unlinkat(directory, "superblock.new", 0);
+    /* the directory's own name has to last, too */
+    int parent = rc == 0 ? openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (parent >= 0) {
+        if (fsync(parent) != 0)
+            rc = -errno;
+        close(parent);
+    }
     close(directory);
     return rc;
 }

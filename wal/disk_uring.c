@@ -245,7 +245,7 @@ static int own_ring(struct disk_uring *uring) {
                                      IORING_SETUP_TASKRUN_FLAG);
     if (rc == 0)
         uring->ring_thread = this_thread();
-    return rc;
+    return rc == -EINVAL ? -ENOSYS : rc; /* a kernel before 6.1 */
 }
 
 static int uring_submit(struct disk *disk, struct disk_io *io) {

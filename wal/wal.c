@@ -168,6 +168,14 @@ static void open_next(struct wal *wal, uint64_t previous_horizon_ms, uint64_t no
     atomic_store_explicit(&board->open_group, seq, memory_order_release);
 }
 
+/** Whether no write is in flight that anybody waits for: a closing group does not hold up what comes behind it. */
+static bool nobody_waits(struct wal *wal) {
+    for (seq_t seq = wal->commit_seq + 1; seq <= wal->sealed_seq; seq++)
+        if (!wal_slot_of(wal, seq)->closing)
+            return false;
+    return true;
+}
+
 /** Design section 5, rule 2. */
 static unsigned consider_opening(struct wal *wal, uint64_t now_ns) {
     const struct wal_config *config = &wal->config;
@@ -182,18 +190,17 @@ static unsigned consider_opening(struct wal *wal, uint64_t now_ns) {
         wanted |= atomic_load_explicit(&config->lanes[lane].wanted_group, memory_order_relaxed) ==
                   wal->open_seq;
     }
-    const bool idle = wal->commit_seq == wal->sealed_seq;
     bool closing = false;
     if (bytes != 0 || wanted) {
         if (!wal->open_noted) {
             wal->open_noted = true;
             wal->open_noted_ns = now_ns;
         }
-        if (!idle && bytes < config->group_bytes_wanted &&
-            now_ns - wal->open_noted_ns < config->group_delay_ns)
+        if (bytes < config->group_bytes_wanted &&
+            now_ns - wal->open_noted_ns < config->group_delay_ns && !nobody_waits(wal))
             return 0;
     } else {
-        closing = idle && wal->proof_wanted_seq > wal->proven_seq &&
+        closing = wal->commit_seq == wal->sealed_seq && wal->proof_wanted_seq > wal->proven_seq &&
                   (wal->draining || now_ns - wal->quiet_since_ns >= WAL_CLOSING_DELAY_NS);
         if (!closing)
             return 0;

@@ -20,14 +20,22 @@ static bool digest_matches(const void *bytes, size_t length, const uint8_t *dige
     return memcmp(computed, digest, WAL_DIGEST_BYTES) == 0;
 }
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "the format is little-endian, and so are the structs");
+
 bool wal_bytes_zero(const void *bytes, size_t length) {
     const uint8_t *at = bytes;
-    for (size_t done = 0; done < length; done += 16) {
-        uint64_t pair[2];
-        memcpy(pair, at + done, sizeof(pair));
-        if ((pair[0] | pair[1]) != 0)
+    size_t done = 0;
+    for (; done + 64 <= length; done += 64) {
+        uint64_t words[8];
+        memcpy(words, at + done, sizeof(words));
+        if ((words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] |
+             words[7]) != 0)
             return false;
     }
+    for (; done < length; done++)
+        if (at[done] != 0)
+            return false;
     return true;
 }
 

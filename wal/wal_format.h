@@ -98,7 +98,7 @@ void wal_digest(const void *bytes, size_t length, uint8_t digest[WAL_DIGEST_BYTE
  * length */
 uint32_t wal_segment_pad(uint8_t *bytes, uint32_t length);
 
-/** @return whether all of `length` bytes (a multiple of 16) are zero */
+/** @return whether all bytes are zero */
 bool wal_bytes_zero(const void *bytes, size_t length);
 /** @return whether one of the 512-byte sectors is all zero; `length` is a multiple of 512 */
 bool wal_sectors_torn(const void *bytes, size_t length);

@@ -229,8 +229,10 @@ static int conclude(struct wal_reader *reader, enum wal_finding finding, uint64_
     if (end->verdict <= WAL_VERDICT_TORN) {
         if (end->verdict == WAL_VERDICT_END)
             end->bytes = 0;
-        /* A file is written only when the one behind it exists, so a missing newest file shows. */
-        if (reader->group_file != 0 && reader->group_file == reader->last_file) {
+        /* A file is written only when the one behind it exists, so a missing newest file shows. (One that came after
+         * we listed them belongs to a log that somebody is writing to.) */
+        if (reader->group_file != 0 && reader->group_file == reader->last_file &&
+            disk->size(disk, reader->last_file + 1) < 0) {
             end->verdict = WAL_VERDICT_HOLE;
             end->file = reader->last_file + 1;
             end->file_offset = end->bytes = 0;
