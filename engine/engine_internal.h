@@ -49,12 +49,18 @@ struct fetch_slot {
     uint32_t free_next; /**< 1 + next free slot */
 };
 
-/** What the first passes over a burst found out about an event. */
+/** What the first passes over a burst found out about an event. Hints: what does not fit is looked up again. */
 struct prepared {
     uint64_t hash[2]; /**< of debit and credit account, or of the account asked for or created */
-    uint64_t id_hash; /**< of the transfer's id */
     struct partition *partition[2]; /**< of the accounts */
-    struct account *account[2];     /**< NULL: not found yet */
+    const struct index_line
+        *line[2]; /**< where the accounts' index entries stand; NULL: no account there yet */
+    struct account *account[2]; /**< NULL: not found yet */
+    uint64_t id_hash;           /**< of the transfer's id */
+    struct partition *home;     /**< of the transfer's id */
+    struct id_slice *slice;     /**< where the id is or will be; NULL: not there yet */
+    struct index_line *id_line; /**< its line while the slice's index has id_buckets buckets */
+    uint32_t id_buckets;
 };
 
 struct chain;
@@ -248,6 +254,10 @@ void chain_close(struct chain *chain);
 /** Execute a linked chain of `count` events, whole or not at all. */
 void chain_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t first,
                    uint32_t count);
+
+/* prepare.c */
+/** Look up the next events of the queue. @return how many, in lcore->prepared */
+unsigned prepare_burst(struct engine_lcore *lcore);
 
 /* execute.c */
 /** Whether the first event is imported. */

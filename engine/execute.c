@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/engine_internal.h"
 
-/** One turn over what is queued: look up the whole burst, then execute it in order. */
+/** One turn over what is queued: burst by burst, each looked up as a whole (prepare.c) and then executed in order. */
 
 _Static_assert((uint32_t)TRANSFER_STATUS_timestamp_must_be_zero ==
                    (uint32_t)ACCOUNT_STATUS_timestamp_must_be_zero,
@@ -58,86 +58,7 @@ uint32_t request_check_event(const struct engine_request *request, uint32_t even
     return TRANSFER_STATUS_created;
 }
 
-/* --- first and second pass: bring the lines in --------------------------------------------------------------------------- */
-
-static uint128_t compact_id(const uint64_t half[2]) {
-    return uint128_make(half[1], half[0]);
-}
-
-static void prepare_account(struct engine_lcore *lcore, struct prepared *prepared, unsigned which,
-                            uint128_t id) {
-    uint64_t hash = hash_id(id, lcore->hash_seed);
-    prepared->hash[which] = hash;
-    prepared->account[which] = NULL;
-    prepared->partition[which] = partition_of_hash(lcore, hash);
-    index_prefetch(&prepared->partition[which]->accounts.index, account_tag(hash));
-}
-
-static void prepare_event(struct engine_lcore *lcore, const struct engine_request *request,
-                          uint32_t event, struct prepared *prepared) {
-    uint128_t id;
-    switch (request->operation) {
-    case OPERATION_CREATE_TRANSFERS:
-        if (request->event_format == EVENT_FORMAT_COMPACT) {
-            const struct compact_transfer *compact =
-                (const struct compact_transfer *)request->events + event;
-            id = compact_id(compact->id);
-            prepare_account(lcore, prepared, 0, compact_id(compact->debit_account_id));
-            prepare_account(lcore, prepared, 1, compact_id(compact->credit_account_id));
-        } else {
-            const struct transfer *transfer = (const struct transfer *)request->events + event;
-            id = transfer->id;
-            prepare_account(lcore, prepared, 0, transfer->debit_account_id);
-            prepare_account(lcore, prepared, 1, transfer->credit_account_id);
-        }
-        prepared->id_hash = hash_id(id, lcore->hash_seed);
-        id_prefetch(&partition_of_transfer(lcore, id)->ids, id, prepared->id_hash);
-        break;
-    case OPERATION_CREATE_ACCOUNTS:
-        prepare_account(lcore, prepared, 0, ((const struct account *)request->events + event)->id);
-        break;
-    case OPERATION_LOOKUP_ACCOUNTS:
-        prepare_account(lcore, prepared, 0, ((const uint128_t *)request->events)[event]);
-        break;
-    }
-}
-
-static void find_account(struct prepared *prepared, unsigned which) {
-    struct partition *partition = prepared->partition[which];
-    uint32_t slot = account_guess(&partition->accounts, prepared->hash[which]);
-    if (unlikely(slot == INDEX_NONE))
-        return;
-    struct account *account = account_at(&partition->accounts, slot);
-    __builtin_prefetch(account, 1);
-    __builtin_prefetch((uint8_t *)account + CACHE_LINE_BYTES, 1);
-    prepared->account[which] = account;
-}
-
-/** Prepare the next events of the queue. @return how many */
-static unsigned prepare_burst(struct engine_lcore *lcore) {
-    unsigned count = 0;
-    for (struct engine_request *request = lcore->queue.head; request && count < PREPARE_EVENTS_MAX;
-         request = request->next) {
-        for (uint32_t event = request->next_event;
-             event < request->event_count && count < PREPARE_EVENTS_MAX; event++)
-            prepare_event(lcore, request, event, &lcore->prepared[count++]);
-    }
-    count = 0;
-    for (struct engine_request *request = lcore->queue.head; request && count < PREPARE_EVENTS_MAX;
-         request = request->next) {
-        unsigned left = request->event_count - request->next_event;
-        for (; left && count < PREPARE_EVENTS_MAX; left--, count++) {
-            if (request->operation == OPERATION_LOOKUP_TRANSFERS)
-                continue;
-            find_account(&lcore->prepared[count], 0);
-            if (request->operation == OPERATION_CREATE_TRANSFERS)
-                find_account(&lcore->prepared[count], 1);
-        }
-    }
-    return count;
-}
-
-/* --- third pass: execute ----------------------------------------------------------------------------------------------- */
+/* --- execute ----------------------------------------------------------------------------------------------- */
 
 static uint32_t chain_length(const struct engine_request *request, uint32_t first) {
     uint32_t event = first;

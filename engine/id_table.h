@@ -57,16 +57,7 @@ static inline struct id_slice *id_slice_of(const struct id_table *table, uint128
     return slice && slice->number == number ? slice : NULL;
 }
 
-ALWAYS_INLINE void id_prefetch(const struct id_table *table, uint128_t id, uint64_t hash) {
-    const struct id_slice *slice = id_slice_of(table, id);
-    if (unlikely(!slice))
-        return;
-    index_prefetch(&slice->index, id_tag(hash));
-    if (likely(slice->slab.count < slice->slab.capacity))
-        __builtin_prefetch((uint8_t *)id_at(slice, slice->slab.count) + 39, 1);
-}
-
-/** @param hash hash_id() of the id. @return its record, or NULL */
+/** @param hash hash_transfer_id() of the id. @return its record, or NULL */
 static inline const struct id_record *id_find(const struct id_table *table, uint128_t id,
                                               uint64_t hash) {
     const struct id_slice *slice = id_slice_of(table, id);

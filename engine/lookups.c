@@ -31,7 +31,7 @@ void lookup_transfer(struct engine_lcore *lcore, struct engine_request *request,
         return;
     }
     const struct id_record *record =
-        id_find(&partition_of_transfer(lcore, id)->ids, id, hash_id(id, lcore->hash_seed));
+        id_find(&partition_of_transfer(lcore, id)->ids, id, hash_transfer_id(id, lcore->hash_seed));
     if (!record || record->place == ID_PLACE_BURNT) {
         *result = (struct result){.status = LOOKUP_STATUS_absent};
         return;
@@ -50,9 +50,9 @@ static uint32_t retry_status(struct engine_lcore *lcore, const struct engine_req
     const struct transfer *pending = NULL;
     if (recorded->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)) {
         struct partition *partition = partition_of_transfer(lcore, recorded->pending_id);
-        uint32_t slot =
-            pending_find(&partition->pendings, recorded->pending_id,
-                         hash_id(recorded->pending_id, lcore->hash_seed), lcore->horizon_ms);
+        uint32_t slot = pending_find(&partition->pendings, recorded->pending_id,
+                                     hash_transfer_id(recorded->pending_id, lcore->hash_seed),
+                                     lcore->horizon_ms);
         if (slot == INDEX_NONE)
             return TRANSFER_STATUS_id_expired;
         pending = &pending_at(&partition->pendings, slot)->transfer;

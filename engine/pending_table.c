@@ -78,7 +78,8 @@ unsigned pending_forget(struct pending_table *table, uint64_t horizon_ms, uint64
         uint32_t slot = first->slot;
         struct pending *pending = pending_at(table, slot);
         heap_remove(&table->release, 0, position_moved, table);
-        index_remove(&table->index, pending_tag(hash_id(pending->transfer.id, hash_seed)), slot);
+        index_remove(&table->index, pending_tag(hash_transfer_id(pending->transfer.id, hash_seed)),
+                     slot);
         pending->state = 0;
         pending->free_next = table->free_first;
         table->free_first = slot + 1;

@@ -51,7 +51,7 @@ static inline uint32_t pending_tag(uint64_t hash) {
     return (uint32_t)(hash >> 32);
 }
 
-/** @param hash hash_id() of the id
+/** @param hash hash_transfer_id() of the id
  *  @param horizon_ms resolved ones below it count as forgotten, whether pending_forget came round to them or not
  *  @return slot or INDEX_NONE */
 uint32_t pending_find(const struct pending_table *table, uint128_t id, uint64_t hash,

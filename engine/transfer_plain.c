@@ -5,29 +5,22 @@
  *  transfer_is_plainly_created() says yes only where transfer_decide() would say `created`; in any doubt it says no, and the event goes
  *  the general way. What is installed is the same, in the same order. */
 
-/** What one line of the id index and one record need. */
-struct id_room {
-    struct id_table *table;
-    struct id_slice *slice;
-    struct index_line *line;
-};
-
-/** The id is in the window, absent, and there is room for it in lines that need no search. */
-static inline bool id_is_new(struct engine_lcore *lcore, uint128_t id, uint64_t hash,
-                             struct id_room *room) {
+/** The id is in the window and absent, and there is room for it in lines that need no search. */
+static inline bool id_is_new(const struct engine_lcore *lcore, uint128_t id,
+                             const struct prepared *prepared) {
+    const struct id_slice *slice = prepared->slice;
     uint64_t ms = id_time_ms(id);
-    if (unlikely(id == 0 || id == UINT128_MAX ||
-                 (lcore->id_time &&
-                  (ms < lcore->horizon_ms || ms > lcore->cell_time / NS_PER_MS + ID_AHEAD_MAX_MS))))
+    if (unlikely(id == 0 || id == UINT128_MAX || !slice))
         return false;
-    room->table = &partition_of_transfer(lcore, id)->ids;
-    room->slice = id_slice_of(room->table, id);
-    if (unlikely(!room->slice || !index_has_room(&room->slice->index, 1) ||
-                 room->slice->slab.count == room->slice->slab.capacity))
+    if (unlikely(lcore->id_time &&
+                 (ms < lcore->horizon_ms || ms > lcore->cell_time / NS_PER_MS + ID_AHEAD_MAX_MS)))
         return false;
-    room->line = index_line_at(&room->slice->index, id_tag(hash));
+    if (unlikely(slice->index.buckets != prepared->id_buckets ||
+                 !index_has_room(&slice->index, 1) || slice->slab.count == slice->slab.capacity))
+        return false;
     /* A tag that matches may be this id or another one; the general way finds out. */
-    return !room->line->overflow && !index_line_matches(room->line, id_tag(hash));
+    return likely(!prepared->id_line->overflow) &&
+           !index_line_matches(prepared->id_line, id_tag(prepared->id_hash));
 }
 
 bool transfer_is_plainly_created(const struct compact_transfer *asked, const struct account *debit,
@@ -60,13 +53,11 @@ bool transfer_execute_plain(struct engine_lcore *lcore, const struct compact_tra
                             const struct prepared *prepared, uint64_t decided) {
     struct account *debit = prepared->account[0], *credit = prepared->account[1];
     uint128_t id = uint128_make(asked->id[1], asked->id[0]);
-    struct id_room room;
     if (unlikely(
             !debit || !credit ||
             debit->id != uint128_make(asked->debit_account_id[1], asked->debit_account_id[0]) ||
             credit->id != uint128_make(asked->credit_account_id[1], asked->credit_account_id[0]) ||
-            !transfer_is_plainly_created(asked, debit, credit) ||
-            !id_is_new(lcore, id, prepared->id_hash, &room)))
+            !transfer_is_plainly_created(asked, debit, credit) || !id_is_new(lcore, id, prepared)))
         return false;
 
     /* log */
@@ -80,8 +71,9 @@ bool transfer_execute_plain(struct engine_lcore *lcore, const struct compact_tra
     __builtin_memcpy(&log->id, asked, sizeof(*asked));
 
     /* remember the id */
-    uint32_t slot = room.slice->slab.count;
-    struct id_record *record = slab_take(&room.slice->slab, sizeof(*record));
+    struct id_slice *slice = prepared->slice;
+    uint32_t slot = slice->slab.count;
+    struct id_record *record = slab_take(&slice->slab, sizeof(*record));
     record->id[0] = asked->id[0];
     record->id[1] = asked->id[1];
     record->timestamp = decided;
@@ -89,8 +81,8 @@ bool transfer_execute_plain(struct engine_lcore *lcore, const struct compact_tra
         prepared->hash[0], prepared->hash[1], asked->amount,
         (uint64_t)asked->ledger << 32 | (uint64_t)asked->code << 16, &lcore->digest_keys);
     record->place = place;
-    index_insert_at(&room.slice->index, room.line, id_tag(prepared->id_hash), slot);
-    room.table->count++;
+    index_insert_at(&slice->index, prepared->id_line, id_tag(prepared->id_hash), slot);
+    prepared->home->ids.count++;
     lcore->import_cursor_transfers = decided;
 
     /* move the money */

@@ -85,7 +85,7 @@ void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, u
 /** The pending transfer that a post or void names, and its accounts. @return its slot's record, or NULL */
 static struct pending *gather_pending(struct engine_lcore *lcore, const struct transfer *event,
                                       struct transfer_view *view) {
-    uint64_t hash = hash_id(event->pending_id, lcore->hash_seed);
+    uint64_t hash = hash_transfer_id(event->pending_id, lcore->hash_seed);
     struct partition *partition = partition_of_transfer(lcore, event->pending_id);
     uint32_t slot = pending_find(&partition->pendings, event->pending_id, hash, lcore->horizon_ms);
     if (slot != INDEX_NONE)
@@ -203,8 +203,9 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
         return;
     }
     struct partition *partition = partition_of_transfer(lcore, record->pending_id);
-    uint32_t slot = pending_find(&partition->pendings, record->pending_id,
-                                 hash_id(record->pending_id, lcore->hash_seed), lcore->horizon_ms);
+    uint32_t slot =
+        pending_find(&partition->pendings, record->pending_id,
+                     hash_transfer_id(record->pending_id, lcore->hash_seed), lcore->horizon_ms);
     assert(slot != INDEX_NONE);
     pending_ended(lcore, partition, slot,
                   record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED,

@@ -188,12 +188,12 @@ static void test_ids_are_remembered_and_forgotten_by_slice(void) {
     for (uint32_t i = 0; i < COUNT; i++) {
         uint128_t id = (uint128_t)(start_ms + i * 10) << 80 | (i + 1);
         CHECK_EQ(id_reserve(&ids, &memory, id, 1), 0);
-        id_insert(&ids, id, hash_id(id, 7), 1000 + i, 5, i % 10 ? i : ID_PLACE_BURNT);
+        id_insert(&ids, id, hash_transfer_id(id, 7), 1000 + i, 5, i % 10 ? i : ID_PLACE_BURNT);
     }
     CHECK_EQ(ids.count, COUNT);
     for (uint32_t i = 0; i < COUNT; i++) {
         uint128_t id = (uint128_t)(start_ms + i * 10) << 80 | (i + 1);
-        const struct id_record *record = id_find(&ids, id, hash_id(id, 7));
+        const struct id_record *record = id_find(&ids, id, hash_transfer_id(id, 7));
         CHECK(record && record->place == (i % 10 ? i : ID_PLACE_BURNT));
         CHECK_EQ(id_timestamp_taken(&ids, 1000 + i, 0), i % 10 != 0);
     }
@@ -204,7 +204,7 @@ static void test_ids_are_remembered_and_forgotten_by_slice(void) {
     for (uint32_t i = 0; i < COUNT; i++) {
         uint128_t id = (uint128_t)(start_ms + i * 10) << 80 | (i + 1);
         bool kept = (start_ms + i * 10) / ID_SLICE_MS >= horizon / ID_SLICE_MS;
-        CHECK_EQ(id_find(&ids, id, hash_id(id, 7)) != NULL, kept);
+        CHECK_EQ(id_find(&ids, id, hash_transfer_id(id, 7)) != NULL, kept);
     }
     /* A jump of the horizon beyond all slices empties the table. */
     while (id_forget(&ids, &memory, start_ms * 2, 1) > 0)
@@ -225,7 +225,7 @@ static void test_pendings_are_due_in_order_and_forgotten_below_the_horizon(void)
                                     .timestamp = ms * NS_PER_MS,
                                     .timeout = 1 + (i * 7919) % COUNT};
         CHECK_EQ(pending_reserve(&pendings, &memory, 1), 0);
-        slots[i] = pending_insert(&pendings, &transfer, hash_id(transfer.id, 9));
+        slots[i] = pending_insert(&pendings, &transfer, hash_transfer_id(transfer.id, 9));
     }
     CHECK_EQ(pendings.live_count, COUNT);
     CHECK_EQ(pending_due_ns(&pendings), ms * NS_PER_MS + NS_PER_SECOND);
@@ -242,8 +242,8 @@ static void test_pendings_are_due_in_order_and_forgotten_below_the_horizon(void)
     /* Expired ones go by their own id, resolved ones by the later of both. */
     CHECK_EQ(pending_forget(&pendings, ms + COUNT, 9, UINT32_MAX), COUNT / 2);
     uint128_t id = (uint128_t)ms << 80 | 1;
-    CHECK(pending_find(&pendings, id, hash_id(id, 9), ms + COUNT) == slots[0]);
-    CHECK(pending_find(&pendings, id, hash_id(id, 9), ms + COUNT + 1) == INDEX_NONE);
+    CHECK(pending_find(&pendings, id, hash_transfer_id(id, 9), ms + COUNT) == slots[0]);
+    CHECK(pending_find(&pendings, id, hash_transfer_id(id, 9), ms + COUNT + 1) == INDEX_NONE);
     CHECK_EQ(pending_forget(&pendings, ms + 3 * COUNT, 9, UINT32_MAX), COUNT / 2);
     CHECK_EQ(pendings.index.count, 0);
     pending_release(&pendings, &memory);

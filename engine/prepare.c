@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/engine_internal.h"
+
+/** Two passes over a burst before anything is executed, so that its cache misses overlap: the first computes hashes and fetches index
+ *  lines, the second finds the accounts in them and fetches those. Nothing is decided here, and what is found is only a hint: execution
+ *  looks again where it does not fit. */
+
+static inline void prepare_account(struct engine_lcore *lcore, struct prepared *prepared,
+                                   unsigned which, uint64_t low, uint64_t high) {
+    uint64_t hash = hash_id(uint128_make(high, low), lcore->hash_seed);
+    struct partition *partition = partition_of_hash(lcore, hash);
+    prepared->hash[which] = hash;
+    prepared->partition[which] = partition;
+    prepared->account[which] = NULL;
+    prepared->line[which] = NULL;
+    if (likely(partition->accounts.index.buckets)) {
+        prepared->line[which] = index_line_at(&partition->accounts.index, account_tag(hash));
+        __builtin_prefetch(prepared->line[which]);
+    }
+}
+
+static inline void prepare_id(struct engine_lcore *lcore, struct prepared *prepared, uint64_t low,
+                              uint64_t high) {
+    uint128_t id = uint128_make(high, low);
+    prepared->id_hash = hash_transfer_id(id, lcore->hash_seed);
+    prepared->home = partition_of_transfer(lcore, id);
+    struct id_slice *slice = id_slice_of(&prepared->home->ids, id);
+    prepared->slice = slice;
+    if (unlikely(!slice || !slice->index.buckets))
+        return;
+    prepared->id_line = index_line_at(&slice->index, id_tag(prepared->id_hash));
+    prepared->id_buckets = slice->index.buckets;
+    __builtin_prefetch(prepared->id_line, 1);
+    /* The record will be appended; its last byte may stand in the next line. */
+    if (likely(slice->slab.count < slice->slab.capacity))
+        __builtin_prefetch(
+            (uint8_t *)id_at(slice, slice->slab.count) + sizeof(struct id_record) - 1, 1);
+}
+
+static void prepare_compact(struct engine_lcore *lcore, struct prepared *prepared,
+                            const struct compact_transfer *event, unsigned count) {
+    for (unsigned i = 0; i < count; i++, event++, prepared++) {
+        prepare_account(lcore, prepared, 0, event->debit_account_id[0], event->debit_account_id[1]);
+        prepare_account(lcore, prepared, 1, event->credit_account_id[0],
+                        event->credit_account_id[1]);
+        prepare_id(lcore, prepared, event->id[0], event->id[1]);
+    }
+}
+
+static void prepare_full(struct engine_lcore *lcore, struct prepared *prepared,
+                         const struct transfer *event, unsigned count) {
+    for (unsigned i = 0; i < count; i++, event++, prepared++) {
+        prepare_account(lcore, prepared, 0, (uint64_t)event->debit_account_id,
+                        (uint64_t)(event->debit_account_id >> 64));
+        prepare_account(lcore, prepared, 1, (uint64_t)event->credit_account_id,
+                        (uint64_t)(event->credit_account_id >> 64));
+        prepare_id(lcore, prepared, (uint64_t)event->id, (uint64_t)(event->id >> 64));
+    }
+}
+
+static void prepare_request(struct engine_lcore *lcore, const struct engine_request *request,
+                            struct prepared *prepared, unsigned count) {
+    uint32_t first = request->next_event;
+    if (request->operation == OPERATION_CREATE_TRANSFERS) {
+        if (request->event_format == EVENT_FORMAT_COMPACT)
+            prepare_compact(lcore, prepared,
+                            (const struct compact_transfer *)request->events + first, count);
+        else
+            prepare_full(lcore, prepared, (const struct transfer *)request->events + first, count);
+        return;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        uint128_t id = request->operation == OPERATION_CREATE_ACCOUNTS
+                           ? ((const struct account *)request->events)[first + i].id
+                           : ((const uint128_t *)request->events)[first + i];
+        if (request->operation == OPERATION_LOOKUP_TRANSFERS)
+            prepare_id(lcore, &prepared[i], (uint64_t)id, (uint64_t)(id >> 64));
+        else
+            prepare_account(lcore, &prepared[i], 0, (uint64_t)id, (uint64_t)(id >> 64));
+    }
+}
+
+static inline void find_account(struct prepared *prepared, unsigned which) {
+    const struct index_line *line = prepared->line[which];
+    if (unlikely(!line))
+        return;
+    uint32_t matches = index_line_matches(line, account_tag(prepared->hash[which]));
+    if (unlikely(!matches))
+        return;
+    struct account *account = account_at(&prepared->partition[which]->accounts,
+                                         line->slots[(unsigned)__builtin_ctz(matches)]);
+    __builtin_prefetch(account, 1);
+    __builtin_prefetch((uint8_t *)account + CACHE_LINE_BYTES, 1);
+    prepared->account[which] = account;
+}
+
+unsigned prepare_burst(struct engine_lcore *lcore) {
+    unsigned count = 0;
+    for (const struct engine_request *request = lcore->queue.head;
+         request && count < PREPARE_EVENTS_MAX; request = request->next) {
+        unsigned left = request->event_count - request->next_event;
+        left = left < PREPARE_EVENTS_MAX - count ? left : PREPARE_EVENTS_MAX - count;
+        prepare_request(lcore, request, &lcore->prepared[count], left);
+        count += left;
+    }
+    unsigned done = 0;
+    for (const struct engine_request *request = lcore->queue.head; done < count;
+         request = request->next) {
+        unsigned left = request->event_count - request->next_event;
+        left = left < count - done ? left : count - done;
+        unsigned end = done + left;
+        if (request->operation == OPERATION_CREATE_TRANSFERS) {
+            for (; done < end; done++) {
+                find_account(&lcore->prepared[done], 0);
+                find_account(&lcore->prepared[done], 1);
+            }
+        } else if (request->operation != OPERATION_LOOKUP_TRANSFERS) {
+            for (; done < end; done++)
+                find_account(&lcore->prepared[done], 0);
+        }
+        done = end;
+    }
+    return count;
+}
