@@ -59,15 +59,8 @@ class Generator:
             if self.chance(0.01):
                 flags ^= {"imported"}
             event["flags"] = frozenset(flags)
-            if one == self.account and self.is_forgotten(event.get("timestamp")):
-                event["timestamp"] = 1
             events.append(event)
         return events
-
-    def is_forgotten(self, timestamp):
-        """Whether only a transfer below the horizon had this timestamp: then the engine may know it, or not any more."""
-        return any(transfer["timestamp"] == timestamp and self.ledger.forgotten(transfer_id)
-                   for transfer_id, transfer in self.ledger.state.transfers.items())
 
     # --- accounts -----------------------------------------------------------------------------------
 

@@ -222,7 +222,7 @@ class Oracle:
             if account[name] == 0:
                 return name + "_must_not_be_zero", timestamp
         if "imported" in flags:
-            others = {t["timestamp"] for t in self.state.transfers.values()}
+            others = {t["timestamp"] for i, t in self.state.transfers.items() if not self.forgotten(i)}
             if account["timestamp"] <= self.state.account_cursor or account["timestamp"] in others:
                 return "imported_event_timestamp_must_not_regress", timestamp
         else:
