@@ -48,9 +48,9 @@ struct wal_fetch_slot {
     seq_t seq;      /**< the group wanted */
     seq_t walk_seq; /**< the group whose header stands at file_offset */
     uint64_t file;
-    uint64_t file_offset; /**< of what is looked at next */
-    uint64_t record_offset,
-        record_room; /**< in the file; bytes that belong to the segment from there on */
+    uint64_t file_offset;   /**< of what is looked at next */
+    uint64_t record_offset; /**< in the file */
+    uint64_t record_room;   /**< bytes of the segment's records from there on */
     uint8_t *buffer;
     struct disk_io io;
 };
@@ -64,7 +64,7 @@ struct wal {
     seq_t submitted_seq;
     seq_t commit_seq;
     bool open_noted;     /**< the open group was seen to be not empty, at open_noted_ns */
-    bool closing_raised; /**< group open_seq - 1 was opened's successor only to close the log */
+    bool closing_raised; /**< open_seq was raised only to close the log behind it */
     uint64_t open_noted_ns;
     uint64_t raised_ns;      /**< when open_seq was published */
     seq_t proof_wanted_seq;  /**< the newest group that a later durable_seq has to cover */
@@ -91,7 +91,7 @@ struct wal {
     unsigned in_flight;  /**< operations that the disk has */
 
     int failed;
-    char error[256];
+    char error[512];
     struct wal_counters counters;
 };
 
