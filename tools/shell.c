@@ -20,6 +20,29 @@
 static const char usage[] = "usage: tally shell [--partitions N] [--id-time on|off] [--wal DIR] "
                             "[--memory BYTES[K|M|G]] [--test]";
 
+static const char help[] =
+    "\n"
+    "The engine without a network: one JSON request a line on standard input, one JSON answer a\n"
+    "line on standard output.\n"
+    "\n"
+    "  --partitions N   1 to 1024 (256)\n"
+    "  --id-time off    transfer ids carry no time and are remembered for ever (on)\n"
+    "  --wal DIR        keeps the log there: formatted when empty, recovered when not\n"
+    "  --memory BYTES   of the engine (256M)\n"
+    "  --test           allows put_balances; excludes --wal\n"
+    "\n"
+    "  {\"op\":\"create_accounts\",\"events\":[{\"id\":1,\"ledger\":1,\"code\":1}, ...]}\n"
+    "  {\"op\":\"create_transfers\",\"events\":[{\"id\":1,\"debit_account_id\":1, ...}], "
+    "\"balances\":true}\n"
+    "  {\"op\":\"lookup_accounts\",\"ids\":[1, ...]}    the same: lookup_transfers\n"
+    "  {\"op\":\"advance\",\"ns\":\"1000000000\"}      moves the clock, expires what is due\n"
+    "  {\"op\":\"put_balances\",\"id\":1,\"debits_pending\":0, ...}\n"
+    "\n"
+    "Integers are numbers or strings of digits; flags are names or a number; what is absent is 0.\n"
+    "\"now\":\"NS\" in any request sets the clock first, which starts at 1 ns, stands still by "
+    "itself\n"
+    "and never goes back. A line that is wrong is answered {\"error\":...} and changes nothing.\n";
+
 struct options {
     struct shell_ledger_config ledger;
     bool test;
@@ -246,6 +269,7 @@ int shell_main(int argc, char **argv) {
         return EXIT_USAGE;
     if (shell.options.help) {
         puts(usage);
+        fputs(help, stdout);
         return EXIT_SUCCESS;
     }
     signal(SIGPIPE, SIG_IGN);

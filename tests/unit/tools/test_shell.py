@@ -311,6 +311,16 @@ def bad_flags_end_with_one_line():
 
 
 @check.test
+def help_names_every_flag_and_operation():
+    ended = subprocess.run([*shell.command(), "--help"], capture_output=True, timeout=60, check=True)
+    text = ended.stdout.decode()
+    for word in ["--partitions", "--id-time", "--wal", "--memory", "--test", "create_accounts", "create_transfers",
+                 "lookup_accounts", "lookup_transfers", "advance", "put_balances"]:
+        assert word in text, word
+    assert max(map(len, text.splitlines())) <= 100, text
+
+
+@check.test
 def it_starts_fast_and_ends_with_its_input():
     begin = time.monotonic()
     with shell.Shell() as engine:
