@@ -259,14 +259,19 @@ static void reply_emit(struct fake_server *server, struct fake_reply *reply, uin
     }
 }
 
+static void grant(struct fake_server *server) {
+    uint64_t credit = server->edge + (server->credit_span ? server->credit_span : server->window);
+    if (server->credit < credit)
+        server->credit = credit;
+}
+
 static void note_acknowledged(struct fake_server *server, uint64_t acknowledged) {
     for (; server->edge < acknowledged; server->edge++)
         if (server->replies[(server->edge + 1) % FAKE_NUMBERS_MAX].number != server->edge + 1) {
             server->violations++; /* a reply that never was */
             return;
         }
-    if (server->credit < server->edge + server->window)
-        server->credit = server->edge + server->window;
+    grant(server);
 }
 
 static void note_port(struct fake_server *server, const struct fake_request *request,
@@ -402,7 +407,8 @@ static void take_hello(struct fake_server *server, const uint8_t *datagram, uint
         memcpy(server->instance, hello.client_instance, sizeof(server->instance));
         server->counter = server->edge = 0;
         server->used = false;
-        server->credit = server->window;
+        server->credit = 0;
+        grant(server);
         server->sessions++;
         memset(&server->replay, 0, sizeof(server->replay));
         forget_replies(server);

@@ -41,7 +41,8 @@ struct fake_server {
     /* configuration */
     uint32_t partitions, lcores;
     uint16_t payload_max, window;
-    uint16_t port; /**< of the first lcore */
+    uint16_t port;        /**< of the first lcore */
+    uint16_t credit_span; /**< credit granted ahead of the lower edge, at most `window`; 0: that */
     uint64_t hash_seed;
     uint8_t cell_id[16];
     /* faults */

@@ -74,6 +74,26 @@ static void test_window_and_credit_are_respected(void) {
     close_all(network, client);
 }
 
+/** Credit comes only with acknowledgements, so the client must send them when it has nothing else to send. */
+static void test_little_credit_is_enough(void) {
+    for (unsigned loss = 0; loss <= 20; loss += 20) {
+        struct fake_network *network = fake_network_open(seed);
+        network->server.credit_span = 3;
+        struct tally_client *client = fake_client_open(network, NULL);
+        network->loss_percent = loss;
+        fill_transfers(transfers, 1000, 1);
+        struct counted_request counted =
+            transfer_request(transfers, 1000, results, TALLY_REQUEST_UNORDERED);
+        CHECK_EQ(tally_submit(client, &counted.request), 0);
+        CHECK(fake_client_run(network, client, &counted.done, 5 * NS_PER_SECOND));
+        CHECK_EQ(counted.request.code, TALLY_OK);
+        CHECK_EQ(network->server.violations, 0);
+        CHECK(network->server.outstanding_max <= 3);
+        CHECK_EQ(client->stats.sessions, 1);
+        close_all(network, client);
+    }
+}
+
 static void test_the_callers_window_is_respected_too(void) {
     struct fake_network *network = fake_network_open(1);
     struct tally_client *client = fake_client_open(network, &(struct tally_options){.window = 3});
@@ -117,6 +137,9 @@ static void rough_run(struct fake_network *network, struct tally_client *client,
             restarts--;
         }
         done += tally_client_poll(client);
+        const struct parcel *parcel;
+        TAILQ_FOREACH(parcel, &client->sent, link)
+        CHECK(parcel->number > client->session.acknowledged);
     }
     CHECK_EQ(done, request_count);
     for (unsigned i = 0; i < request_count * 5; i++) {
@@ -493,6 +516,7 @@ int main(void) {
     TEST_RUN(test_handshake_and_blocking_calls);
     TEST_RUN(test_a_lossy_handshake_gets_through);
     TEST_RUN(test_window_and_credit_are_respected);
+    TEST_RUN(test_little_credit_is_enough);
     TEST_RUN(test_the_callers_window_is_respected_too);
     TEST_RUN(test_loss_duplication_reordering);
     TEST_RUN(test_restarts_of_the_server);
