@@ -29,7 +29,8 @@ static inline uint64_t hash_fold(uint64_t a, uint64_t b) {
 
 /** Hash of a transfer id, for the tables of one node only. */
 static inline uint64_t hash_transfer_id(uint128_t id, uint64_t seed) {
-    return hash_fold((uint64_t)id ^ seed, (uint64_t)(id >> 64) ^ (seed * 0x9e3779b97f4a7c15u));
+    return hash_fold((uint64_t)id ^ seed ^ 0x9e3779b97f4a7c15u,
+                     (uint64_t)(id >> 64) ^ 0xd1b54a32d192ed03u);
 }
 
 /** Partition of an account: the hash's low 32 bits modulo the number of partitions. (Tables use the high bits.) */

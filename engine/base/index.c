@@ -60,9 +60,22 @@ static void bucket_add(struct index *index, struct index_line *line, uint32_t ta
     line->count++;
 }
 
-/** Give the next bucket its share of the bucket that it comes out of. Entries keep their order. */
+/** Lines of the bucket's chain beyond the first. */
+static uint32_t chain_lines(const struct index *index, const struct index_line *line) {
+    uint32_t lines = 0;
+    for (; line->overflow; line = overflow_at(index, line->overflow))
+        lines++;
+    return lines;
+}
+
+/** Give the next bucket its share of the bucket that it comes out of. Entries keep their order. A chain so long that the spare lines
+ *  would not do is left as it is: a later insertion, with more room, splits it. */
 void index_split(struct index *index) {
-    if (index->buckets >= (1u << 31))
+    uint32_t spare = index->overflow.capacity - index->overflow.count + index->overflow_free_count;
+    uint32_t mask = index->buckets > index->mask ? index->mask : index->mask >> 1;
+    if (index->buckets >= (1u << 31) || index->lines.count == index->lines.capacity ||
+        chain_lines(index, slab_at(&index->lines, index->buckets & mask,
+                                   sizeof(struct index_line))) > spare)
         return;
     uint32_t to = index->buckets++;
     if (to > index->mask)

@@ -88,7 +88,7 @@ static void test_units_are_distinct_and_never_move(void) {
 }
 
 /** Insertions, removals and searches beside an array; tags collide on purpose. */
-static void index_against_array(uint32_t tag_mask) {
+static void index_against_array(uint32_t tag_mask, unsigned rounds) {
     CHECK_EQ(memory_open(&memory, REGION_BYTES, false), 0);
     enum { SLOTS = 30000 };
     static uint32_t tags[SLOTS];
@@ -96,7 +96,7 @@ static void index_against_array(uint32_t tag_mask) {
     memset(present, 0, sizeof(present));
     struct index index = {0};
     uint64_t random = test_seed(2), count = 0;
-    for (unsigned round = 0; round < 120000; round++) {
+    for (unsigned round = 0; round < rounds; round++) {
         uint32_t slot = (uint32_t)(test_random(&random) % SLOTS);
         if (present[slot]) {
             index_remove(&index, tags[slot], slot);
@@ -130,11 +130,15 @@ static void index_against_array(uint32_t tag_mask) {
 }
 
 static void test_index_finds_all_and_nothing_else(void) {
-    index_against_array(UINT32_MAX);
+    index_against_array(UINT32_MAX, 120000);
 }
 
 static void test_index_survives_many_equal_tags(void) {
-    index_against_array(0xfff);
+    index_against_array(0xfff, 120000);
+}
+
+static void test_index_survives_one_tag_for_all(void) {
+    index_against_array(0, 3000);
 }
 
 static void heap_note(void *context, uint32_t slot, uint32_t position) {
@@ -257,6 +261,7 @@ int main(void) {
     TEST_RUN(test_units_are_distinct_and_never_move);
     TEST_RUN(test_index_finds_all_and_nothing_else);
     TEST_RUN(test_index_survives_many_equal_tags);
+    TEST_RUN(test_index_survives_one_tag_for_all);
     TEST_RUN(test_heap_gives_the_least_and_removes_any);
     TEST_RUN(test_ids_are_remembered_and_forgotten_by_slice);
     TEST_RUN(test_pendings_are_due_in_order_and_forgotten_below_the_horizon);
