@@ -26,20 +26,20 @@ static void client_note_time(struct tally_client *client) {
 }
 
 uint64_t client_next_ns(const struct tally_client *client) {
-    uint64_t session = session_next_ns(client);
+    uint64_t session = client_session_next_ns(client);
     return session < client->expiry_hint_ns ? session : client->expiry_hint_ns;
 }
 
 void client_push(struct tally_client *client, bool flush) {
     if (client->session.state != SESSION_OPEN)
         return;
-    for (uint32_t room = session_room(client); room; room = session_room(client)) {
-        parcel_pack(client, room);
+    for (uint32_t room = client_session_room(client); room; room = client_session_room(client)) {
+        client_parcel_pack(client, room);
         if (flush)
-            parcel_flush(client, room);
+            client_parcel_flush(client, room);
         if (client->ready_count == 0)
             return;
-        session_send_ready(client);
+        client_session_send_ready(client);
     }
 }
 
@@ -131,7 +131,7 @@ static void client_expire(struct tally_client *client) {
             link = &state->queue_next;
     }
     client->queue_tail = link;
-    parcel_forget_expired(client);
+    client_parcel_forget_expired(client);
     for (request = client->all_head; request; request = next) {
         next = request_state(request)->all_next;
         if (request_state(request)->phase == REQUEST_EXPIRED)
@@ -164,7 +164,7 @@ static int client_submit(struct tally_client *client, struct tally_request *requ
     struct request_state *state = request_state(request);
     if (!request_is_whole(request))
         return -EINVAL;
-    int rc = parcel_check_chains(client, request);
+    int rc = client_parcel_check_chains(client, request);
     if (rc < 0)
         return rc;
     for (uint32_t i = 0; i < request->count; i++)
@@ -214,12 +214,12 @@ unsigned tally_client_poll(struct tally_client *client) {
     client->polling = true;
     client->completed = 0;
     client_timer_drain(client);
-    session_receive(client);
-    session_timers(client);
+    client_session_receive(client);
+    client_session_timers(client);
     if (client->now_ns >= client->expiry_hint_ns)
         client_expire(client);
     client_push(client, true);
-    session_ack_if_due(client);
+    client_session_ack_if_due(client);
     client->polling = false;
     client_timer_arm(client);
     return client->completed;
@@ -319,7 +319,7 @@ int tally_ping(struct tally_client *client, uint32_t timeout_ms, uint64_t *rtt_n
     client_note_time(client);
     uint64_t deadline_ns =
         client->now_ns + (timeout_ms ? timeout_ms : client->options.timeout_ms) * NS_PER_MS;
-    session_ping(client);
+    client_session_ping(client);
     for (;;) {
         tally_client_poll(client);
         if (client->ping_rtt_ns) {

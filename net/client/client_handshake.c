@@ -9,27 +9,27 @@
 static void handshake_hello(struct tally_client *client, uint64_t nonce, const uint8_t cookie[16]) {
     uint8_t datagram[NET_HELLO_BYTES];
     uint32_t length =
-        wire_hello_encode(&client->session, nonce, cookie, client->payload_max, datagram);
+        client_wire_hello_encode(&client->session, nonce, cookie, client->payload_max, datagram);
     struct tally_transport_datagram out = {
         .bytes = datagram, .length = length, .port = client->transport->server_port};
     client->stats.datagrams_sent += client->transport->send(client->transport, &out, 1);
     client->stats.hellos++;
 }
 
-void session_handshake_timer(struct tally_client *client) {
+void client_session_handshake_timer(struct tally_client *client) {
     struct session *session = &client->session;
     if (client->now_ns < session->hello_due_ns)
         return;
     handshake_hello(client, session->nonce, session->cookie);
     if (session->hello_tries++ == 0)
         session->hello_sent_ns = client->now_ns;
-    session->hello_due_ns = client->now_ns + session_jittered(client, session->hello_rto_ns);
+    session->hello_due_ns = client->now_ns + client_session_jittered(client, session->hello_rto_ns);
     session->hello_rto_ns = session->hello_rto_ns * 2 < CLIENT_HELLO_RTO_MAX_NS
                                 ? session->hello_rto_ns * 2
                                 : CLIENT_HELLO_RTO_MAX_NS;
 }
 
-void session_start(struct tally_client *client) {
+void client_session_start(struct tally_client *client) {
     struct session *session = &client->session;
     session->state = SESSION_HELLO;
     session->id = 0;
@@ -40,7 +40,7 @@ void session_start(struct tally_client *client) {
     session->hello_due_ns = client->now_ns;
 }
 
-void session_renew(struct tally_client *client, const char *why) {
+void client_session_renew(struct tally_client *client, const char *why) {
     struct session *session = &client->session;
     struct parcel *parcel;
     snprintf(client->problem, sizeof(client->problem), "%s; asking for a new session", why);
@@ -48,9 +48,9 @@ void session_renew(struct tally_client *client, const char *why) {
     session->outstanding = 0;
     while ((parcel = TAILQ_FIRST(&client->sent))) {
         parcel->uncertain |= parcel->transmissions > 0;
-        parcel_move(client, parcel, parcel->live ? PARCEL_READY : PARCEL_FREE);
+        client_parcel_move(client, parcel, parcel->live ? PARCEL_READY : PARCEL_FREE);
     }
-    session_start(client);
+    client_session_start(client);
 }
 
 static void handshake_cookie(struct tally_client *client, const uint8_t *datagram,
@@ -73,11 +73,11 @@ static void handshake_cookie(struct tally_client *client, const uint8_t *datagra
     memcpy(session->cookie, cookie.cookie, sizeof(cookie.cookie));
     if (session->state == SESSION_HELLO) {
         if (session->hello_tries == 1)
-            session_note_rtt(session, client->now_ns - session->hello_sent_ns);
+            client_session_note_rtt(session, client->now_ns - session->hello_sent_ns);
         session->state = SESSION_COOKIE;
         session->hello_rto_ns = CLIENT_HELLO_RTO_NS;
         session->hello_due_ns = client->now_ns;
-        session_handshake_timer(client);
+        client_session_handshake_timer(client);
     }
     /* a second cookie replaces one that has expired, and goes with the next HELLO */
 }
@@ -119,7 +119,7 @@ static void session_adopt(struct tally_client *client, const struct net_welcome 
     session->partitions = welcome->partitions;
     session->lcores = welcome->lcores;
     session->payload_max = welcome->payload_max;
-    parcel_note_payload(client);
+    client_parcel_note_payload(client);
     session->id_time = welcome->id_time;
     memcpy(session->ports, welcome->ports, sizeof(session->ports));
     memcpy(session->placement, placement, welcome->partitions);
@@ -159,17 +159,17 @@ static void handshake_welcome(struct tally_client *client, const uint8_t *datagr
     session->id = header.session;
     session->counter = 0;
     memset(&session->replay, 0, sizeof(session->replay));
-    wire_counter_accept(&session->replay, header.counter);
+    client_wire_counter_accept(&session->replay, header.counter);
     session->state = SESSION_OPEN;
     client->problem[0] = 0;
     client->stats.sessions++;
-    session_send_ack(client);
+    client_session_send_ack(client);
 }
 
 static void receive_reply(struct tally_client *client, const uint8_t *datagram, uint32_t length) {
     struct session *session = &client->session;
     struct wire_reply reply;
-    if (wire_reply_decode(datagram, length, &reply) < 0) {
+    if (client_wire_reply_decode(datagram, length, &reply) < 0) {
         client->stats.datagrams_bad++;
         return;
     }
@@ -179,7 +179,7 @@ static void receive_reply(struct tally_client *client, const uint8_t *datagram, 
         session->credit = credit;
     struct parcel *parcel = session->by_number[number & (session->by_number_size - 1)];
     if (parcel && parcel->number == number)
-        reply_take(client, parcel, &reply);
+        client_reply_take(client, parcel, &reply);
     else
         client->stats.duplicates++;
 }
@@ -198,7 +198,7 @@ static void receive_ack(struct tally_client *client, const uint8_t *datagram, ui
 static void receive_datagram(struct tally_client *client, uint8_t *datagram, uint32_t length) {
     struct session *session = &client->session;
     struct net_header header;
-    if (!wire_verify(datagram, length)) {
+    if (!client_wire_verify(datagram, length)) {
         client->stats.datagrams_bad++;
         return;
     }
@@ -216,7 +216,7 @@ static void receive_datagram(struct tally_client *client, uint8_t *datagram, uin
         client->stats.datagrams_bad++;
         return;
     }
-    if (!wire_counter_accept(&session->replay, header.counter)) {
+    if (!client_wire_counter_accept(&session->replay, header.counter)) {
         client->stats.duplicates++;
         return;
     }
@@ -229,7 +229,7 @@ static void receive_datagram(struct tally_client *client, uint8_t *datagram, uin
 }
 
 /** At most a few bursts, so that sending has its turn. */
-void session_receive(struct tally_client *client) {
+void client_session_receive(struct tally_client *client) {
     for (unsigned round = 0; round < 8; round++) {
         for (unsigned i = 0; i < CLIENT_BURST; i++)
             client->rx[i].length = client->payload_max;
@@ -242,7 +242,7 @@ void session_receive(struct tally_client *client) {
     }
 }
 
-void session_ping(struct tally_client *client) {
+void client_session_ping(struct tally_client *client) {
     static const uint8_t no_cookie[16];
     client->random->fill(client->random, &client->ping_nonce, sizeof(client->ping_nonce));
     client->ping_sent_ns = client->now_ns;

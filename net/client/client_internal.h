@@ -251,39 +251,43 @@ void client_timer_drain(struct tally_client *client);
 /* --- client_pack.c: requests into parcels ----------------------------------------------------- */
 
 /** Events of one datagram in this session, 1..items_max. */
-uint32_t parcel_capacity(const struct tally_client *client, const struct parcel_class *class);
+uint32_t client_parcel_capacity(const struct tally_client *client,
+                                const struct parcel_class *class);
 /** The session's datagrams have another size. */
-void parcel_note_payload(struct tally_client *client);
+void client_parcel_note_payload(struct tally_client *client);
 /** Where an event lives. */
-uint8_t parcel_event_lcore(const struct tally_client *client, uint8_t operation, const void *events,
-                           uint32_t index);
+uint8_t client_parcel_event_lcore(const struct tally_client *client, uint8_t operation,
+                                  const void *events, uint32_t index);
 /** @return 0, or -EMSGSIZE when a linked chain fits no datagram */
-int parcel_check_chains(const struct tally_client *client, const struct tally_request *request);
+int client_parcel_check_chains(const struct tally_client *client,
+                               const struct tally_request *request);
 /** Move queued events into parcels until `ready_wanted` are ready, the queue or the parcels are
  *  used up. */
-void parcel_pack(struct tally_client *client, uint32_t ready_wanted);
+void client_parcel_pack(struct tally_client *client, uint32_t ready_wanted);
 /** Parcels that are being filled become ready, the oldest first, until `ready_wanted` are. */
-void parcel_flush(struct tally_client *client, uint32_t ready_wanted);
-void parcel_move(struct tally_client *client, struct parcel *parcel, enum parcel_state state);
+void client_parcel_flush(struct tally_client *client, uint32_t ready_wanted);
+void client_parcel_move(struct tally_client *client, struct parcel *parcel,
+                        enum parcel_state state);
 /** Forget items whose request has expired. */
-void parcel_forget_expired(struct tally_client *client);
+void client_parcel_forget_expired(struct tally_client *client);
 
 /* --- client_wire.c: parcels and handshake into bytes ------------------------------------------ */
 
 /** Write header fields that are new with every transmission: counter and tag. */
-void wire_seal(uint8_t *datagram, uint32_t length, uint8_t type, uint64_t session,
-               uint64_t counter);
+void client_wire_seal(uint8_t *datagram, uint32_t length, uint8_t type, uint64_t session,
+                      uint64_t counter);
 /** @return whether version, length, key phase and tag are right */
-bool wire_verify(uint8_t *datagram, uint32_t length);
+bool client_wire_verify(uint8_t *datagram, uint32_t length);
 /** Take note of a verified counter. @return whether it is new */
-bool wire_counter_accept(struct replay_window *window, uint64_t counter);
+bool client_wire_counter_accept(struct replay_window *window, uint64_t counter);
 /** Encode the parcel's request (unsealed): drops items without request first. */
-void wire_request_encode(struct parcel *parcel);
+void client_wire_request_encode(struct parcel *parcel);
 /** Set what is new with every transmission: acknowledgement, counter, tag. */
-void wire_request_seal(struct parcel *parcel, uint64_t session, uint64_t counter,
-                       uint64_t acknowledged);
-uint32_t wire_hello_encode(const struct session *session, uint64_t nonce, const uint8_t cookie[16],
-                           uint16_t payload_max, uint8_t *datagram);
+void client_wire_request_seal(struct parcel *parcel, uint64_t session, uint64_t counter,
+                              uint64_t acknowledged);
+uint32_t client_wire_hello_encode(const struct session *session, uint64_t nonce,
+                                  const uint8_t cookie[16], uint16_t payload_max,
+                                  uint8_t *datagram);
 
 /** One reply datagram, taken apart and checked against its own length. */
 struct wire_reply {
@@ -294,50 +298,51 @@ struct wire_reply {
     uint32_t entries_bytes;
 };
 /** @return 0 or -EBADMSG */
-int wire_reply_decode(const uint8_t *datagram, uint32_t length, struct wire_reply *reply);
+int client_wire_reply_decode(const uint8_t *datagram, uint32_t length, struct wire_reply *reply);
 
 /* --- client_handshake.c ----------------------------------------------------------------------- */
 
-void session_start(struct tally_client *client);
-void session_handshake_timer(struct tally_client *client);
+void client_session_start(struct tally_client *client);
+void client_session_handshake_timer(struct tally_client *client);
 /** Give up the session and say HELLO; parcels on their way go again in the next one. */
-void session_renew(struct tally_client *client, const char *why);
-void session_receive(struct tally_client *client);
+void client_session_renew(struct tally_client *client, const char *why);
+void client_session_receive(struct tally_client *client);
 /** Send a HELLO whose COOKIE sets ping_rtt_ns. */
-void session_ping(struct tally_client *client);
+void client_session_ping(struct tally_client *client);
 
 /* --- client_session.c: window, acknowledgements, timers --------------------------------------- */
 
 /** A parcel has its whole answer: its number is free, the window moves. */
-void session_parcel_answered(struct tally_client *client, struct parcel *parcel);
+void client_session_parcel_answered(struct tally_client *client, struct parcel *parcel);
 /** Its events go again later, under a new number: the server refused them before any effect, or
  *  does not know. */
-void session_parcel_delay(struct tally_client *client, struct parcel *parcel,
-                          uint32_t retry_after_us);
-void session_note_rtt(struct session *session, uint64_t sample_ns);
-void session_note_load(struct session *session, bool overloaded);
-void session_send_ack(struct tally_client *client);
-uint64_t session_jittered(struct tally_client *client, uint64_t ns);
-void session_timers(struct tally_client *client);
+void client_session_parcel_delay(struct tally_client *client, struct parcel *parcel,
+                                 uint32_t retry_after_us);
+void client_session_note_rtt(struct session *session, uint64_t sample_ns);
+void client_session_note_load(struct session *session, bool overloaded);
+void client_session_send_ack(struct tally_client *client);
+uint64_t client_session_jittered(struct tally_client *client, uint64_t ns);
+void client_session_timers(struct tally_client *client);
 /** Request datagrams that may be sent now. */
-uint32_t session_room(const struct tally_client *client);
-void session_send_ready(struct tally_client *client);
-void session_ack_if_due(struct tally_client *client);
-void session_goodbye(struct tally_client *client);
-uint64_t session_next_ns(const struct tally_client *client);
+uint32_t client_session_room(const struct tally_client *client);
+void client_session_send_ready(struct tally_client *client);
+void client_session_ack_if_due(struct tally_client *client);
+void client_session_goodbye(struct tally_client *client);
+uint64_t client_session_next_ns(const struct tally_client *client);
 
 /* --- client_reply.c: answers into results ----------------------------------------------------- */
 
-void reply_take(struct tally_client *client, struct parcel *parcel, const struct wire_reply *reply);
+void client_reply_take(struct tally_client *client, struct parcel *parcel,
+                       const struct wire_reply *reply);
 
 /* --- client_settle.c -------------------------------------------------------------------------- */
 
 /** A resent chain answers `exists` for one member and linked_event_failed for the others: look
  *  the members up.
  *  @return whether the parcel is on its way again, as that lookup */
-bool settle_chains(struct tally_client *client, struct parcel *parcel);
+bool client_settle_chains(struct tally_client *client, struct parcel *parcel);
 /** Answer to such a lookup. */
-void settle_entry(const struct parcel_item *item, uint8_t operation, const struct result *result,
-                  const void *record);
+void client_settle_entry(const struct parcel_item *item, uint8_t operation,
+                         const struct result *result, const void *record);
 
 #endif

@@ -194,9 +194,9 @@ int client_start(const struct tally_options *options, struct tally_transport *tr
         client_free(out);
         return rc;
     }
-    parcel_note_payload(out);
+    client_parcel_note_payload(out);
     out->now_ns = out->clock->monotonic_ns(out->clock);
-    session_start(out);
+    client_session_start(out);
     snprintf(out->problem, sizeof(out->problem), "no answer from the server yet");
     *client = out;
     return 0;
@@ -254,7 +254,7 @@ void tally_client_close(struct tally_client *client) {
     assert(!client->polling);
     client_expire_all(client);
     if (client->transport) {
-        session_goodbye(client);
+        client_session_goodbye(client);
         client->transport->close(client->transport);
     }
     client_free(client);

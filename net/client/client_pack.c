@@ -22,7 +22,7 @@ static bool operation_is_lookup(uint8_t operation) {
     return operation == OPERATION_LOOKUP_ACCOUNTS || operation == OPERATION_LOOKUP_TRANSFERS;
 }
 
-void parcel_note_payload(struct tally_client *client) {
+void client_parcel_note_payload(struct tally_client *client) {
     uint32_t heads = sizeof(struct net_header) + sizeof(struct net_request_header);
     uint32_t payload = client->session.payload_max;
     uint32_t reply_room = payload - heads - NET_REPLY_OPTIONS_BYTES;
@@ -39,7 +39,8 @@ void parcel_note_payload(struct tally_client *client) {
     }
 }
 
-uint32_t parcel_capacity(const struct tally_client *client, const struct parcel_class *class) {
+uint32_t client_parcel_capacity(const struct tally_client *client,
+                                const struct parcel_class *class) {
     const struct parcel_capacity *capacity = &client->capacity[class->options != 0];
     return operation_is_lookup(class->operation) ? capacity->ids
                                                  : capacity->events[class->event_format];
@@ -69,8 +70,8 @@ static uint32_t partition_of_event(const struct session *session, uint8_t operat
                           session->partitions);
 }
 
-uint8_t parcel_event_lcore(const struct tally_client *client, uint8_t operation, const void *events,
-                           uint32_t index) {
+uint8_t client_parcel_event_lcore(const struct tally_client *client, uint8_t operation,
+                                  const void *events, uint32_t index) {
     if (client->session.lcores == 1)
         return 0;
     return client->session
@@ -111,7 +112,8 @@ static uint32_t chain_length(const struct tally_request *request, uint32_t first
     return index + 1 - first;
 }
 
-int parcel_check_chains(const struct tally_client *client, const struct tally_request *request) {
+int client_parcel_check_chains(const struct tally_client *client,
+                               const struct tally_request *request) {
     const struct parcel_capacity *capacity = &client->capacity[request_options(request) != 0];
     if (operation_is_lookup((uint8_t)request->operation))
         return 0;
@@ -142,7 +144,7 @@ static bool unit_next(const struct tally_client *client, const struct tally_requ
         .class = {.operation = operation,
                   .options = request_options(request),
                   .resent = (uint8_t)request_state(request)->resent,
-                  .lcore = parcel_event_lcore(client, operation, request->events, first)},
+                  .lcore = client_parcel_event_lcore(client, operation, request->events, first)},
     };
     if (operation_is_lookup(operation))
         return true;
@@ -161,7 +163,8 @@ static bool unit_next(const struct tally_client *client, const struct tally_requ
         uint32_t length = chain_length(request, next, &next_plain, &next_open);
         uint8_t format = plain && next_plain ? EVENT_FORMAT_COMPACT : EVENT_FORMAT_FULL;
         if (unit->count + length > capacity[format] ||
-            parcel_event_lcore(client, operation, request->events, next) != unit->class.lcore)
+            client_parcel_event_lcore(client, operation, request->events, next) !=
+                unit->class.lcore)
             break;
         unit->count += length;
         unit->chain_open = next_open;
@@ -186,7 +189,8 @@ static struct parcel_list *parcel_list_of(struct tally_client *client, enum parc
     }
 }
 
-void parcel_move(struct tally_client *client, struct parcel *parcel, enum parcel_state state) {
+void client_parcel_move(struct tally_client *client, struct parcel *parcel,
+                        enum parcel_state state) {
     TAILQ_REMOVE(parcel_list_of(client, parcel->state), parcel, link);
     client->open_count -= parcel->state == PARCEL_OPEN;
     client->ready_count -= parcel->state == PARCEL_READY;
@@ -206,19 +210,19 @@ void parcel_move(struct tally_client *client, struct parcel *parcel, enum parcel
 /** An open parcel with room for the unit, or NULL when every parcel is in use. */
 static struct parcel *parcel_for(struct tally_client *client, const struct unit *unit) {
     struct parcel *parcel;
-    uint32_t capacity = parcel_capacity(client, &unit->class);
+    uint32_t capacity = client_parcel_capacity(client, &unit->class);
     TAILQ_FOREACH(parcel, &client->open, link) {
         if (memcmp(&parcel->class, &unit->class, sizeof(unit->class)) != 0)
             continue;
         if (parcel->item_count + unit->count <= capacity)
             return parcel;
-        parcel_move(client, parcel, PARCEL_READY);
+        client_parcel_move(client, parcel, PARCEL_READY);
         break;
     }
     parcel = TAILQ_FIRST(&client->free);
     if (!parcel)
         return NULL;
-    parcel_move(client, parcel, PARCEL_OPEN);
+    client_parcel_move(client, parcel, PARCEL_OPEN);
     parcel->class = unit->class;
     parcel->uncertain = unit->class.resent;
     return parcel;
@@ -234,9 +238,9 @@ static void parcel_append(struct tally_client *client, struct parcel *parcel,
     state->next_event += unit->count;
     state->in_flight += unit->count;
     client->queued_events -= unit->count;
-    uint32_t capacity = parcel_capacity(client, &unit->class);
+    uint32_t capacity = client_parcel_capacity(client, &unit->class);
     if (unit->chain_open || parcel->item_count == capacity)
-        parcel_move(client, parcel, PARCEL_READY);
+        client_parcel_move(client, parcel, PARCEL_READY);
 }
 
 static void queue_pop(struct tally_client *client) {
@@ -259,7 +263,7 @@ static void unit_give_up(struct tally_client *client, struct tally_request *requ
                          &(struct parcel_item){.request = request, .index = unit->first + i});
 }
 
-void parcel_pack(struct tally_client *client, uint32_t ready_wanted) {
+void client_parcel_pack(struct tally_client *client, uint32_t ready_wanted) {
     while (client->queue_head && client->ready_count < ready_wanted) {
         struct tally_request *request = client->queue_head;
         struct request_state *state = request_state(request);
@@ -280,12 +284,12 @@ void parcel_pack(struct tally_client *client, uint32_t ready_wanted) {
     }
 }
 
-void parcel_flush(struct tally_client *client, uint32_t ready_wanted) {
+void client_parcel_flush(struct tally_client *client, uint32_t ready_wanted) {
     while (client->ready_count < ready_wanted && !TAILQ_EMPTY(&client->open))
-        parcel_move(client, TAILQ_FIRST(&client->open), PARCEL_READY);
+        client_parcel_move(client, TAILQ_FIRST(&client->open), PARCEL_READY);
 }
 
-void parcel_forget_expired(struct tally_client *client) {
+void client_parcel_forget_expired(struct tally_client *client) {
     for (uint32_t i = 0; i < client->parcel_count; i++) {
         struct parcel *parcel = &client->parcels[i];
         if (parcel->state == PARCEL_FREE)
@@ -299,6 +303,6 @@ void parcel_forget_expired(struct tally_client *client) {
         }
         /* one that is sent keeps its number until the reply comes or the session ends */
         if (parcel->live == 0 && parcel->state != PARCEL_SENT)
-            parcel_move(client, parcel, PARCEL_FREE);
+            client_parcel_move(client, parcel, PARCEL_FREE);
     }
 }

@@ -46,7 +46,7 @@ static void entry_store(const struct parcel *parcel, const struct parcel_item *i
         request->seq = reply->token_seq;
     }
     if (parcel->settling) {
-        settle_entry(item, parcel->class.operation, result, rest);
+        client_settle_entry(item, parcel->class.operation, result, rest);
         return;
     }
     bool lookup = reply_is_lookup(parcel);
@@ -78,7 +78,7 @@ static void parcel_done(struct tally_client *client, struct parcel *parcel) {
     for (unsigned i = 0; i < parcel->item_count; i++)
         if (parcel->items[i].request)
             client_item_done(client, &parcel->items[i]);
-    parcel_move(client, parcel, PARCEL_FREE);
+    client_parcel_move(client, parcel, PARCEL_FREE);
 }
 
 static void parcel_set_status(const struct parcel *parcel, uint32_t status, uint8_t code) {
@@ -97,18 +97,18 @@ static void parcel_set_status(const struct parcel *parcel, uint32_t status, uint
 static void reply_refused(struct tally_client *client, struct parcel *parcel,
                           const struct wire_reply *reply) {
     uint8_t code = reply->header.code;
-    session_parcel_answered(client, parcel);
+    client_session_parcel_answered(client, parcel);
     switch (code) {
     case REQUEST_CODE_overloaded:
         client->stats.overloaded++;
-        session_note_load(&client->session, true);
+        client_session_note_load(&client->session, true);
         parcel_set_status(parcel,
                           parcel->uncertain ? TALLY_STATUS_unknown : TALLY_STATUS_overloaded, 0);
-        session_parcel_delay(client, parcel, reply->retry_after_us);
+        client_session_parcel_delay(client, parcel, reply->retry_after_us);
         return;
     case REQUEST_CODE_unknown_outcome: /* the same ids again: what took effect answers `exists` */
         parcel->uncertain = true;
-        session_parcel_delay(client, parcel, reply->retry_after_us);
+        client_session_parcel_delay(client, parcel, reply->retry_after_us);
         return;
     default:
         parcel_set_status(parcel, parcel->uncertain ? TALLY_STATUS_unknown : TALLY_STATUS_refused,
@@ -117,8 +117,8 @@ static void reply_refused(struct tally_client *client, struct parcel *parcel,
     }
 }
 
-void reply_take(struct tally_client *client, struct parcel *parcel,
-                const struct wire_reply *reply) {
+void client_reply_take(struct tally_client *client, struct parcel *parcel,
+                       const struct wire_reply *reply) {
     const struct net_reply_header *header = &reply->header;
     if (header->operation != parcel->class.operation) {
         client->stats.datagrams_bad++;
@@ -141,8 +141,8 @@ void reply_take(struct tally_client *client, struct parcel *parcel,
     parcel->replies_seen |= bit;
     if (parcel->replies_seen != (uint8_t)((1u << header->datagram_count) - 1))
         return;
-    session_parcel_answered(client, parcel);
-    session_note_load(&client->session, false);
-    if (!settle_chains(client, parcel))
+    client_session_parcel_answered(client, parcel);
+    client_session_note_load(&client->session, false);
+    if (!client_settle_chains(client, parcel))
         parcel_done(client, parcel);
 }

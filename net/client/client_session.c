@@ -9,7 +9,7 @@
  *  retransmission. The handshake is in client_handshake.c. */
 
 /** `ns` and up to a quarter more. */
-uint64_t session_jittered(struct tally_client *client, uint64_t ns) {
+uint64_t client_session_jittered(struct tally_client *client, uint64_t ns) {
     return ns + (ns / 4 * (client_jitter(client) >> 16) >> 16);
 }
 
@@ -17,7 +17,7 @@ static uint64_t smaller(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
-uint32_t session_room(const struct tally_client *client) {
+uint32_t client_session_room(const struct tally_client *client) {
     const struct session *session = &client->session;
     if (session->state != SESSION_OPEN || session->outstanding >= session->window_now)
         return 0;
@@ -41,7 +41,7 @@ static bool session_out_of_credit(const struct tally_client *client) {
 
 static void session_seal_request(struct tally_client *client, struct parcel *parcel) {
     struct session *session = &client->session;
-    wire_request_seal(parcel, session->id, ++session->counter, session->acknowledged);
+    client_wire_request_seal(parcel, session->id, ++session->counter, session->acknowledged);
     session->acknowledged_sent = session->acknowledged;
     session->ack_due_ns = CLIENT_NEVER;
     session->alive_due_ns = client->now_ns + CLIENT_ALIVE_NS;
@@ -67,14 +67,14 @@ static void session_number_parcel(struct tally_client *client, struct parcel *pa
     assert(!session->by_number[parcel->number & (session->by_number_size - 1)]);
     session->by_number[parcel->number & (session->by_number_size - 1)] = parcel;
     session->outstanding++;
-    wire_request_encode(parcel);
+    client_wire_request_encode(parcel);
     const struct parcel_item *first = &parcel->items[0];
     uint8_t operation = (uint8_t)first->request->operation;
-    parcel->port =
-        session->ports[parcel_event_lcore(client, operation, first->request->events, first->index)];
+    parcel->port = session->ports[client_parcel_event_lcore(client, operation,
+                                                            first->request->events, first->index)];
     session_note_sent(client, parcel);
     session_seal_request(client, parcel);
-    parcel_move(client, parcel, PARCEL_SENT);
+    client_parcel_move(client, parcel, PARCEL_SENT);
 }
 
 static void session_transmitted(struct tally_client *client, struct parcel *parcel) {
@@ -85,7 +85,7 @@ static void session_transmitted(struct tally_client *client, struct parcel *parc
     if (parcel->transmissions++ == 0)
         parcel->first_sent_ns = client->now_ns;
     parcel->sent_ns = client->now_ns;
-    parcel->due_ns = client->now_ns + session_jittered(client, wait);
+    parcel->due_ns = client->now_ns + client_session_jittered(client, wait);
     session->retransmit_hint_ns = smaller(session->retransmit_hint_ns, parcel->due_ns);
 }
 
@@ -109,22 +109,22 @@ static void session_transmit(struct tally_client *client, unsigned count) {
 /** A parcel that an earlier session with larger datagrams filled stays as it is: unknown, or not
  *  sent. */
 static bool session_parcel_fits(struct tally_client *client, struct parcel *parcel) {
-    if (parcel->live <= parcel_capacity(client, &parcel->class))
+    if (parcel->live <= client_parcel_capacity(client, &parcel->class))
         return true;
     for (unsigned i = 0; i < parcel->item_count; i++)
         if (parcel->items[i].request)
             client_item_done(client, &parcel->items[i]);
-    parcel_move(client, parcel, PARCEL_FREE);
+    client_parcel_move(client, parcel, PARCEL_FREE);
     return false;
 }
 
-void session_send_ready(struct tally_client *client) {
+void client_session_send_ready(struct tally_client *client) {
     struct session *session = &client->session;
-    uint32_t room = session_room(client);
+    uint32_t room = client_session_room(client);
     if (room && client->ready_count && session->outstanding == 0 &&
         client->now_ns >
             session->alive_due_ns - CLIENT_ALIVE_NS + NET_SESSION_IDLE_NS - NS_PER_SECOND) {
-        session_renew(client, "the session was idle for too long");
+        client_session_renew(client, "the session was idle for too long");
         return;
     }
     while (room && !TAILQ_EMPTY(&client->ready)) {
@@ -149,13 +149,13 @@ static void session_send_control(struct tally_client *client, uint8_t type, cons
     uint8_t datagram[sizeof(struct net_header) + sizeof(struct net_ack)];
     uint32_t length = (uint32_t)sizeof(struct net_header) + body_bytes;
     memcpy(datagram + sizeof(struct net_header), body, body_bytes);
-    wire_seal(datagram, length, type, session->id, ++session->counter);
+    client_wire_seal(datagram, length, type, session->id, ++session->counter);
     struct tally_transport_datagram out = {
         .bytes = datagram, .length = length, .port = client->transport->server_port};
     client->stats.datagrams_sent += client->transport->send(client->transport, &out, 1);
 }
 
-void session_send_ack(struct tally_client *client) {
+void client_session_send_ack(struct tally_client *client) {
     struct session *session = &client->session;
     struct net_ack ack = {.acknowledged = session->acknowledged};
     session_send_control(client, NET_ACK, &ack, sizeof(ack));
@@ -164,7 +164,7 @@ void session_send_ack(struct tally_client *client) {
     session->alive_due_ns = client->now_ns + CLIENT_ALIVE_NS;
 }
 
-void session_goodbye(struct tally_client *client) {
+void client_session_goodbye(struct tally_client *client) {
     if (client->session.state == SESSION_OPEN)
         session_send_control(client, NET_GOODBYE, "", 0);
 }
@@ -176,36 +176,36 @@ static void session_probe_credit(struct tally_client *client) {
         return;
     if (session->probes >= CLIENT_SILENT_TIMEOUTS_MAX &&
         client->now_ns - session->last_answer_ns >= CLIENT_SILENCE_NS) {
-        session_renew(client, "no answer from the server");
+        client_session_renew(client, "no answer from the server");
         return;
     }
     unsigned shift =
         session->probes < CLIENT_RTO_SHIFT_MAX ? session->probes : CLIENT_RTO_SHIFT_MAX;
-    session_send_ack(client);
+    client_session_send_ack(client);
     session->probes++;
     session->probe_due_ns =
         client->now_ns +
-        session_jittered(client, smaller(session->rto_ns << shift, CLIENT_RTO_MAX_NS));
+        client_session_jittered(client, smaller(session->rto_ns << shift, CLIENT_RTO_MAX_NS));
 }
 
-void session_ack_if_due(struct tally_client *client) {
+void client_session_ack_if_due(struct tally_client *client) {
     struct session *session = &client->session;
     if (session->state != SESSION_OPEN)
         return;
     bool starved = session_out_of_credit(client);
     uint64_t owed = session->acknowledged - session->acknowledged_sent;
     if (owed && (starved || client->now_ns >= session->ack_due_ns || owed >= session->window / 2))
-        session_send_ack(client);
+        client_session_send_ack(client);
     if (starved && session->outstanding == 0)
         session_probe_credit(client);
     if (client->now_ns >= session->alive_due_ns)
-        session_send_ack(client);
+        client_session_send_ack(client);
 }
 
 /* --- answers ---------------------------------------------------------------------------------- */
 
 /** RFC 6298, section 2, with a clock granularity of nothing. */
-void session_note_rtt(struct session *session, uint64_t sample_ns) {
+void client_session_note_rtt(struct session *session, uint64_t sample_ns) {
     if (session->srtt_ns == 0) {
         session->srtt_ns = sample_ns;
         session->rttvar_ns = sample_ns / 2;
@@ -220,7 +220,7 @@ void session_note_rtt(struct session *session, uint64_t sample_ns) {
     session->rto_ns = smaller(rto, CLIENT_RTO_MAX_NS);
 }
 
-void session_parcel_answered(struct tally_client *client, struct parcel *parcel) {
+void client_session_parcel_answered(struct tally_client *client, struct parcel *parcel) {
     struct session *session = &client->session;
     uint32_t mask = session->by_number_size - 1;
     session->by_number[parcel->number & mask] = NULL;
@@ -229,14 +229,14 @@ void session_parcel_answered(struct tally_client *client, struct parcel *parcel)
            !session->by_number[(session->acknowledged + 1) & mask])
         session->acknowledged++;
     if (parcel->transmissions == 1) /* else it is not known which one was answered (Karn) */
-        session_note_rtt(session, client->now_ns - parcel->first_sent_ns);
+        client_session_note_rtt(session, client->now_ns - parcel->first_sent_ns);
     if (session->ack_due_ns == CLIENT_NEVER && session->acknowledged > session->acknowledged_sent)
         session->ack_due_ns = client->now_ns + CLIENT_ACK_DELAY_NS;
 }
 
 /** The window grows by one for every window of answers, and is halved after three refusals in a
  *  row. */
-void session_note_load(struct session *session, bool overloaded) {
+void client_session_note_load(struct session *session, bool overloaded) {
     if (overloaded) {
         if (++session->overloads >= CLIENT_OVERLOADS_MAX) {
             session->overloads = 0;
@@ -251,19 +251,19 @@ void session_note_load(struct session *session, bool overloaded) {
     }
 }
 
-void session_parcel_delay(struct tally_client *client, struct parcel *parcel,
-                          uint32_t retry_after_us) {
+void client_session_parcel_delay(struct tally_client *client, struct parcel *parcel,
+                                 uint32_t retry_after_us) {
     unsigned shift = parcel->refusals < 10 ? parcel->refusals : 10;
     uint64_t wait = smaller(CLIENT_BACKOFF_MIN_NS << shift, CLIENT_BACKOFF_MAX_NS);
     uint64_t asked = (uint64_t)retry_after_us * 1000;
     parcel->refusals++;
     if (parcel->live == 0) {
-        parcel_move(client, parcel, PARCEL_FREE);
+        client_parcel_move(client, parcel, PARCEL_FREE);
         return;
     }
-    parcel->due_ns = client->now_ns + session_jittered(client, wait > asked ? wait : asked);
+    parcel->due_ns = client->now_ns + client_session_jittered(client, wait > asked ? wait : asked);
     client->delayed_hint_ns = smaller(client->delayed_hint_ns, parcel->due_ns);
-    parcel_move(client, parcel, PARCEL_DELAYED);
+    client_parcel_move(client, parcel, PARCEL_DELAYED);
 }
 
 /* --- timers ----------------------------------------------------------------------------------- */
@@ -295,7 +295,7 @@ static void session_retransmit(struct tally_client *client) {
         }
         if (parcel->transmissions) {
             if (session_parcel_silent(client, parcel)) {
-                session_renew(client, "no answer from the server");
+                client_session_renew(client, "no answer from the server");
                 return;
             }
             silent |= parcel->silent_timeouts > 0;
@@ -309,7 +309,7 @@ static void session_retransmit(struct tally_client *client) {
     if (count)
         session_transmit(client, count);
     if (silent)
-        session_send_ack(client);
+        client_session_send_ack(client);
 }
 
 static void session_undelay(struct tally_client *client) {
@@ -318,22 +318,22 @@ static void session_undelay(struct tally_client *client) {
     for (; parcel; parcel = next) {
         next = TAILQ_NEXT(parcel, link);
         if (parcel->due_ns <= client->now_ns)
-            parcel_move(client, parcel, PARCEL_READY);
+            client_parcel_move(client, parcel, PARCEL_READY);
         else
             client->delayed_hint_ns = smaller(client->delayed_hint_ns, parcel->due_ns);
     }
 }
 
-void session_timers(struct tally_client *client) {
+void client_session_timers(struct tally_client *client) {
     if (client->now_ns >= client->delayed_hint_ns)
         session_undelay(client);
     if (client->session.state != SESSION_OPEN)
-        session_handshake_timer(client);
+        client_session_handshake_timer(client);
     else if (client->now_ns >= client->session.retransmit_hint_ns)
         session_retransmit(client);
 }
 
-uint64_t session_next_ns(const struct tally_client *client) {
+uint64_t client_session_next_ns(const struct tally_client *client) {
     const struct session *session = &client->session;
     uint64_t next = client->delayed_hint_ns;
     if (session->state != SESSION_OPEN)
@@ -343,7 +343,7 @@ uint64_t session_next_ns(const struct tally_client *client) {
     next = smaller(next, session->alive_due_ns);
     if (session->outstanding == 0 && session_out_of_credit(client))
         next = smaller(next, session->probe_due_ns);
-    if (session_wants_to_send(client) && session_room(client))
+    if (session_wants_to_send(client) && client_session_room(client))
         next = client->now_ns;
     return next;
 }

@@ -46,7 +46,7 @@ static bool chain_is_unsettled(const struct parcel *parcel, unsigned first, unsi
     return exists && failed;
 }
 
-bool settle_chains(struct tally_client *client, struct parcel *parcel) {
+bool client_settle_chains(struct tally_client *client, struct parcel *parcel) {
     unsigned unsettled = 0, count, kept = 0;
     if (!parcel->uncertain || parcel->settling ||
         (parcel->class.operation != OPERATION_CREATE_ACCOUNTS &&
@@ -79,12 +79,12 @@ bool settle_chains(struct tally_client *client, struct parcel *parcel) {
     parcel->class.options = 0;
     parcel->settling = true;
     parcel->refusals = 0;
-    parcel_move(client, parcel, PARCEL_READY);
+    client_parcel_move(client, parcel, PARCEL_READY);
     return true;
 }
 
-void settle_entry(const struct parcel_item *item, uint8_t operation, const struct result *result,
-                  const void *record) {
+void client_settle_entry(const struct parcel_item *item, uint8_t operation,
+                         const struct result *result, const void *record) {
     struct tally_result *out = &item->request->results[item->index];
     if (result->status == LOOKUP_STATUS_found) {
         out->timestamp = operation == OPERATION_LOOKUP_ACCOUNTS
@@ -110,7 +110,7 @@ static int settle_by_lookup(struct tally_client *client, const struct tally_tran
     int worst = 0;
     client->now_ns = client->clock->monotonic_ns(client->clock);
     if (client->session.state == SESSION_OPEN)
-        session_renew(client, "transfers are to be settled");
+        client_session_renew(client, "transfers are to be settled");
     for (uint32_t first = 0; first < count; first += PIECE) {
         uint32_t piece = count - first < PIECE ? count - first : PIECE;
         for (uint32_t i = 0; i < piece; i++)

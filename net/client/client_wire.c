@@ -14,8 +14,8 @@ static void wire_tag(const uint8_t *datagram, uint32_t length, uint8_t tag[16]) 
     memcpy(tag, canonical.digest, 16);
 }
 
-void wire_seal(uint8_t *datagram, uint32_t length, uint8_t type, uint64_t session,
-               uint64_t counter) {
+void client_wire_seal(uint8_t *datagram, uint32_t length, uint8_t type, uint64_t session,
+                      uint64_t counter) {
     struct net_header header = {
         .version = NET_VERSION, .type = type, .session = session, .counter = counter};
     memcpy(datagram, &header, sizeof(header));
@@ -23,7 +23,7 @@ void wire_seal(uint8_t *datagram, uint32_t length, uint8_t type, uint64_t sessio
     memcpy(datagram + offsetof(struct net_header, tag), header.tag, sizeof(header.tag));
 }
 
-bool wire_verify(uint8_t *datagram, uint32_t length) {
+bool client_wire_verify(uint8_t *datagram, uint32_t length) {
     uint8_t received[16], computed[16];
     uint8_t *tag = datagram + offsetof(struct net_header, tag);
     if (length < sizeof(struct net_header) || datagram[0] != NET_VERSION ||
@@ -36,7 +36,7 @@ bool wire_verify(uint8_t *datagram, uint32_t length) {
     return memcmp(received, computed, sizeof(received)) == 0;
 }
 
-bool wire_counter_accept(struct replay_window *window, uint64_t counter) {
+bool client_wire_counter_accept(struct replay_window *window, uint64_t counter) {
     const uint64_t size = NET_REPLAY_WINDOW;
     if (counter == 0 || counter + size <= window->highest)
         return false;
@@ -58,14 +58,15 @@ bool wire_counter_accept(struct replay_window *window, uint64_t counter) {
     return true;
 }
 
-uint32_t wire_hello_encode(const struct session *session, uint64_t nonce, const uint8_t cookie[16],
-                           uint16_t payload_max, uint8_t *datagram) {
+uint32_t client_wire_hello_encode(const struct session *session, uint64_t nonce,
+                                  const uint8_t cookie[16], uint16_t payload_max,
+                                  uint8_t *datagram) {
     struct net_hello hello = {.nonce = nonce, .payload_max = payload_max};
     memcpy(hello.client_instance, session->instance, sizeof(hello.client_instance));
     memcpy(hello.cookie, cookie, sizeof(hello.cookie));
     memset(datagram, 0, NET_HELLO_BYTES);
     memcpy(datagram + sizeof(struct net_header), &hello, sizeof(hello));
-    wire_seal(datagram, NET_HELLO_BYTES, NET_HELLO, 0, 0);
+    client_wire_seal(datagram, NET_HELLO_BYTES, NET_HELLO, 0, 0);
     return NET_HELLO_BYTES;
 }
 
@@ -116,7 +117,7 @@ static uint8_t *wire_event_encode(const struct parcel *parcel, const struct parc
     return out + sizeof(struct tally_transfer);
 }
 
-void wire_request_encode(struct parcel *parcel) {
+void client_wire_request_encode(struct parcel *parcel) {
     unsigned kept = 0;
     for (unsigned i = 0; i < parcel->item_count; i++)
         if (parcel->items[i].request)
@@ -139,12 +140,12 @@ void wire_request_encode(struct parcel *parcel) {
     parcel->datagram_bytes = (uint32_t)(cursor - parcel->datagram);
 }
 
-void wire_request_seal(struct parcel *parcel, uint64_t session, uint64_t counter,
-                       uint64_t acknowledged) {
+void client_wire_request_seal(struct parcel *parcel, uint64_t session, uint64_t counter,
+                              uint64_t acknowledged) {
     memcpy(parcel->datagram + sizeof(struct net_header) +
                offsetof(struct net_request_header, acknowledged),
            &acknowledged, sizeof(acknowledged));
-    wire_seal(parcel->datagram, parcel->datagram_bytes, NET_REQUEST, session, counter);
+    client_wire_seal(parcel->datagram, parcel->datagram_bytes, NET_REQUEST, session, counter);
 }
 
 /** @return 0, or -EBADMSG when an option runs over the end */
@@ -168,7 +169,7 @@ static int wire_options_decode(const uint8_t *options, uint32_t length, struct w
     return 0;
 }
 
-int wire_reply_decode(const uint8_t *datagram, uint32_t length, struct wire_reply *reply) {
+int client_wire_reply_decode(const uint8_t *datagram, uint32_t length, struct wire_reply *reply) {
     const uint32_t head = sizeof(struct net_header) + sizeof(struct net_reply_header);
     memset(reply, 0, sizeof(*reply));
     if (length < head)

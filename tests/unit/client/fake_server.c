@@ -254,7 +254,8 @@ static void reply_emit(struct fake_server *server, struct fake_reply *reply, uin
         header.datagram_count = reply->datagram_count;
         header.credit_ahead = (int32_t)(int64_t)(server->credit - reply->number);
         memcpy(datagram + sizeof(struct net_header), &header, sizeof(header));
-        wire_seal(datagram, reply->lengths[i], NET_REPLY, server->session, ++server->counter);
+        client_wire_seal(datagram, reply->lengths[i], NET_REPLY, server->session,
+                         ++server->counter);
         emit(context, datagram, reply->lengths[i], port);
     }
 }
@@ -374,7 +375,7 @@ static void emit_welcome(struct fake_server *server, uint64_t nonce, fake_emit *
     uint32_t length = sizeof(struct net_header) + sizeof(welcome);
     for (unsigned i = 0; i < server->partitions; i++)
         out[length++] = (uint8_t)(i % server->lcores);
-    wire_seal(out, length, NET_WELCOME, server->session, ++server->counter);
+    client_wire_seal(out, length, NET_WELCOME, server->session, ++server->counter);
     emit(context, out, length, server->port);
 }
 
@@ -393,7 +394,7 @@ static void take_hello(struct fake_server *server, const uint8_t *datagram, uint
                                     .server_time_ns = 1700000000000000000ULL + server->now_ns};
         memcpy(cookie.cookie, server->cookie, sizeof(cookie.cookie));
         memcpy(out + sizeof(struct net_header), &cookie, sizeof(cookie));
-        wire_seal(out, sizeof(out), NET_COOKIE, 0, 0);
+        client_wire_seal(out, sizeof(out), NET_COOKIE, 0, 0);
         emit(context, out, sizeof(out), server->port);
         return;
     }
@@ -425,7 +426,7 @@ static void take_ack(struct fake_server *server, const uint8_t *datagram, fake_e
     note_acknowledged(server, ack.acknowledged);
     ack = (struct net_ack){.acknowledged = server->edge, .credit = server->credit};
     memcpy(out + sizeof(struct net_header), &ack, sizeof(ack));
-    wire_seal(out, sizeof(out), NET_ACK, server->session, ++server->counter);
+    client_wire_seal(out, sizeof(out), NET_ACK, server->session, ++server->counter);
     if (!server->mute_replies)
         emit(context, out, sizeof(out), server->port);
 }
@@ -438,7 +439,7 @@ void fake_server_take(struct fake_server *server, uint64_t now_ns, const uint8_t
     if (server->dead)
         return;
     memcpy(copy, datagram, length);
-    if (!wire_verify(copy, length)) {
+    if (!client_wire_verify(copy, length)) {
         server->violations++;
         return;
     }
@@ -448,7 +449,7 @@ void fake_server_take(struct fake_server *server, uint64_t now_ns, const uint8_t
         return;
     }
     if (header.session != server->session || header.session == 0 ||
-        !wire_counter_accept(&server->replay, header.counter))
+        !client_wire_counter_accept(&server->replay, header.counter))
         return;
     if (header.type == NET_REQUEST)
         take_request(server, copy, length, to_port, emit, context);

@@ -83,14 +83,14 @@ static void test_datagrams_agree_with_the_protocol(void) {
     static const uint8_t no_cookie[16];
     uint8_t datagram[NET_HELLO_BYTES];
     static struct session session;
-    wire_seal(datagram, 40, NET_GOODBYE, 0x1122334455667788, 5);
+    client_wire_seal(datagram, 40, NET_GOODBYE, 0x1122334455667788, 5);
     CHECK(memcmp(datagram + 24, goodbye_tag, 16) == 0);
-    CHECK(wire_verify(datagram, 40));
+    CHECK(client_wire_verify(datagram, 40));
     datagram[9] ^= 1;
-    CHECK(!wire_verify(datagram, 40));
+    CHECK(!client_wire_verify(datagram, 40));
     for (unsigned i = 0; i < 16; i++)
         session.instance[i] = (uint8_t)(i + 1);
-    CHECK_EQ(wire_hello_encode(&session, 0x1020304050607080, no_cookie, 1472, datagram),
+    CHECK_EQ(client_wire_hello_encode(&session, 0x1020304050607080, no_cookie, 1472, datagram),
              NET_HELLO_BYTES);
     CHECK(memcmp(datagram + 24, hello_tag, 16) == 0);
 }

@@ -74,7 +74,7 @@ static void test_window_and_credit_are_respected(void) {
     close_all(network, client);
 }
 
-/** Credit comes only with acknowledgements, so the client must send them when it has nothing else to send. */
+/** Credit comes only with acknowledgements: the client sends them when it has nothing else to send. */
 static void test_little_credit_is_enough(void) {
     for (unsigned loss = 0; loss <= 20; loss += 20) {
         struct fake_network *network = fake_network_open(seed);
@@ -431,8 +431,8 @@ static void test_garbage_is_counted_and_dropped(void) {
         for (uint32_t k = 0; k < length; k++)
             bytes[k] = (uint8_t)fake_random(&network->random);
         if (i % 2 && length >= sizeof(struct net_header)) /* a good header, and anything behind */
-            wire_seal(bytes, length, (uint8_t)(fake_random(&network->random) % 9),
-                      client->session.id, network->server.counter + 1 + i);
+            client_wire_seal(bytes, length, (uint8_t)(fake_random(&network->random) % 9),
+                             client->session.id, network->server.counter + 1 + i);
         struct fake_datagram *datagram = &network->datagrams[network->count++];
         *datagram =
             (struct fake_datagram){.due_ns = network->now_ns, .length = length, .port = FAKE_PORT};
@@ -500,15 +500,16 @@ static void test_ping_touches_no_session(void) {
 
 static void test_replay_window(void) {
     struct replay_window window = {0};
-    CHECK(!wire_counter_accept(&window, 0));
-    CHECK(wire_counter_accept(&window, 1) && !wire_counter_accept(&window, 1));
-    CHECK(wire_counter_accept(&window, 1000) && wire_counter_accept(&window, 2) &&
-          !wire_counter_accept(&window, 2));
-    CHECK(wire_counter_accept(&window, 1025) && !wire_counter_accept(&window, 1) &&
-          wire_counter_accept(&window, 3));
-    CHECK(wire_counter_accept(&window, 100000) && !wire_counter_accept(&window, 100000 - 1024));
-    CHECK(wire_counter_accept(&window, 100000 - 1023) &&
-          !wire_counter_accept(&window, 100000 - 1023));
+    CHECK(!client_wire_counter_accept(&window, 0));
+    CHECK(client_wire_counter_accept(&window, 1) && !client_wire_counter_accept(&window, 1));
+    CHECK(client_wire_counter_accept(&window, 1000) && client_wire_counter_accept(&window, 2) &&
+          !client_wire_counter_accept(&window, 2));
+    CHECK(client_wire_counter_accept(&window, 1025) && !client_wire_counter_accept(&window, 1) &&
+          client_wire_counter_accept(&window, 3));
+    CHECK(client_wire_counter_accept(&window, 100000) &&
+          !client_wire_counter_accept(&window, 100000 - 1024));
+    CHECK(client_wire_counter_accept(&window, 100000 - 1023) &&
+          !client_wire_counter_accept(&window, 100000 - 1023));
 }
 
 int main(void) {
