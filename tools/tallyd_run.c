@@ -50,6 +50,10 @@ struct node {
     struct random random;
     pthread_t control;
     bool control_started;
+    unsigned wal_lcore;         /**< DPDK lcore of the WAL; RTE_MAX_LCORE: the engine's own */
+    _Atomic bool wal_leave;     /**< the engine is idle: the WAL shall end when all is durable */
+    _Atomic bool wal_abort;     /**< ... or at once */
+    _Atomic bool wal_left;      /**< it has */
     _Atomic bool stop;          /**< SIGTERM or SIGINT came */
     _Atomic bool control_leave; /**< the control thread shall end */
 };
@@ -364,32 +368,73 @@ static void scheduler_slice_set(void) {
     syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
-/** The lcore's life: turns, until somebody asks to stop or the disk is lost; then what was accepted is finished.
+/** The WAL's own lcore, where there is one. */
+static int wal_main(void *context) {
+    struct node *node = context;
+    bool isolated = node->options->isolated;
+    scheduler_slice_set();
+    for (;;) {
+        uint64_t now = clock_read(CLOCK_MONOTONIC);
+        if (!wal_step(node->wal, now) && !isolated)
+            sched_yield();
+        if (atomic_load_explicit(&node->board->failed, memory_order_relaxed) ||
+            atomic_load_explicit(&node->wal_abort, memory_order_relaxed))
+            break;
+        if (atomic_load_explicit(&node->wal_leave, memory_order_relaxed) &&
+            wal_drained(node->wal, now))
+            break;
+    }
+    /* Release pairs with the acquire in lcore_may_stop: after it the WAL belongs to the main thread again. */
+    atomic_store_explicit(&node->wal_left, true, memory_order_release);
+    return 0;
+}
+
+/** Whether everything accepted is answered and durable. */
+static bool lcore_may_stop(struct node *node) {
+    if (!lcore_drained(node->lcore))
+        return false;
+    if (node->wal_lcore == RTE_MAX_LCORE)
+        return true;
+    atomic_store_explicit(&node->wal_leave, true, memory_order_relaxed);
+    return atomic_load_explicit(&node->wal_left, memory_order_acquire);
+}
+
+/** The engine lcore's life: turns, until somebody asks to stop or the disk is lost; then what was accepted is finished.
  *  @return 0, or the disk's -errno */
 static int serve(struct node *node) {
     struct lcore *lcore = node->lcore;
     bool isolated = node->options->isolated;
+    int failed = 0;
     scheduler_slice_set();
     net_announce(node->net);
     uint64_t deadline = 0;
     for (;;) {
         if (!lcore_step(lcore) && !isolated)
             sched_yield();
-        int failed = atomic_load_explicit(&node->board->failed, memory_order_relaxed);
+        failed = atomic_load_explicit(&node->board->failed, memory_order_relaxed);
         if (failed)
-            return failed;
+            break;
         if (!lcore->draining && atomic_load_explicit(&node->stop, memory_order_relaxed)) {
             lcore->draining = true;
             deadline = clock_read(CLOCK_MONOTONIC) + DRAIN_MAX_NS;
         }
-        if (lcore->draining && (lcore_drained(lcore) || clock_read(CLOCK_MONOTONIC) > deadline))
+        if (lcore->draining && (lcore_may_stop(node) || clock_read(CLOCK_MONOTONIC) > deadline))
             break;
     }
     /* The last replies are with the driver; give it a moment to send them. */
     uint64_t last = clock_read(CLOCK_MONOTONIC) + LAST_REPLIES_NS;
-    while (clock_read(CLOCK_MONOTONIC) < last)
+    while (!failed && clock_read(CLOCK_MONOTONIC) < last)
         net_flush(node->net, clock_read(CLOCK_MONOTONIC));
-    return 0;
+    return failed;
+}
+
+/** The second lcore that EAL was given is the WAL's; with one alone, engine and WAL share it. */
+static int wal_lcore_start(struct node *node) {
+    node->wal_lcore = rte_get_next_lcore((unsigned)-1, 1, 0);
+    if (node->wal_lcore == RTE_MAX_LCORE)
+        return 0;
+    node->lcore->wal = NULL;
+    return rte_eal_remote_launch(wal_main, node, node->wal_lcore) ? TALLYD_EXIT_FAILURE : 0;
 }
 
 static int node_open(struct node *node) {
@@ -408,13 +453,17 @@ static int node_open(struct node *node) {
     node->lcore->wal = node->wal;
     node->lcore->board = node->board;
     node->lcore->clock = &node->clock;
-    return control_start(node) ? TALLYD_EXIT_FAILURE : 0;
+    return control_start(node) ? TALLYD_EXIT_FAILURE : wal_lcore_start(node);
 }
 
 static void node_close(struct node *node) {
     if (node->control_started) {
         atomic_store(&node->control_leave, true);
         pthread_join(node->control, NULL);
+    }
+    if (node->wal_lcore != RTE_MAX_LCORE) {
+        atomic_store(&node->wal_abort, true);
+        rte_eal_wait_lcore(node->wal_lcore);
     }
     if (node->net)
         net_close(node->net);
@@ -431,7 +480,7 @@ static void node_close(struct node *node) {
 }
 
 int tallyd_run(const struct tallyd_options *options) {
-    static struct node node;
+    static struct node node = {.wal_lcore = RTE_MAX_LCORE};
     node.options = options;
     /* Blocked here, so that every thread made later has them blocked and only the control thread sees them. */
     sigset_t signals;
@@ -445,8 +494,11 @@ int tallyd_run(const struct tallyd_options *options) {
         return problem;
     problem = node_open(&node);
     if (!problem) {
-        fprintf(stderr, "tallyd: ready on UDP port %" PRIu64 ", term %" PRIu64 ", %u partitions\n",
-                options->udp_port, node.term, data_dir_settings(node.dir)->identity.partitions);
+        fprintf(stderr,
+                "tallyd: ready on UDP port %" PRIu64 ", term %" PRIu64
+                ", %u partitions, the log on %s\n",
+                options->udp_port, node.term, data_dir_settings(node.dir)->identity.partitions,
+                node.wal_lcore == RTE_MAX_LCORE ? "the same lcore" : "an lcore of its own");
         int failed = serve(&node);
         counters_print(&node);
         if (failed) {
