@@ -223,8 +223,8 @@ static void answer_in_place(struct net *net, struct rte_mbuf *mbuf, size_t bytes
 }
 
 /** @return a request for the engine, or NULL. The mbuf is taken. */
-static struct engine_request *receive(struct net *net, struct rte_mbuf *mbuf,
-                                      struct net_datagram *datagram) {
+static struct engine_request *receive(struct net *net, struct rte_mbuf *mbuf, uint64_t now_ns,
+                                      uint64_t cell_time_ns) {
     struct net_counters *counters = &net->counters;
     struct packet packet;
     enum packet_kind kind = PACKET_DROP_ETHERNET;
@@ -234,10 +234,11 @@ static struct engine_request *receive(struct net *net, struct rte_mbuf *mbuf,
     struct engine_request *request = NULL;
     switch (kind) {
     case PACKET_UDP:
-        datagram->peer = &packet.peer;
-        datagram->bytes = packet.payload;
-        datagram->length = packet.payload_bytes;
-        request = receive_datagram(net, datagram);
+        request = receive_datagram(net, &(struct net_datagram){.peer = &packet.peer,
+                                                               .bytes = packet.payload,
+                                                               .length = packet.payload_bytes,
+                                                               .now_ns = now_ns,
+                                                               .cell_time_ns = cell_time_ns});
         break;
     case PACKET_ARP_ANSWER:
         counters->arp++;
@@ -271,12 +272,11 @@ unsigned net_rx(struct net *net, uint64_t now_ns, uint64_t cell_time_ns,
                 struct engine_request **requests, unsigned *packets) {
     struct rte_mbuf *mbufs[NET_BURST];
     unsigned count = net->config.port->rx(net->config.port, mbufs, NET_BURST);
-    struct net_datagram datagram = {.now_ns = now_ns, .cell_time_ns = cell_time_ns};
     unsigned request_count = 0;
     for (unsigned i = 0; i < count; i++)
         rte_prefetch0(rte_pktmbuf_mtod(mbufs[i], void *));
     for (unsigned i = 0; i < count; i++) {
-        struct engine_request *request = receive(net, mbufs[i], &datagram);
+        struct engine_request *request = receive(net, mbufs[i], now_ns, cell_time_ns);
         if (request != NULL)
             requests[request_count++] = request;
     }
