@@ -10,6 +10,7 @@ them, and the last line says "N passed, M failed[, K skipped]". The counterpart 
 """
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -58,6 +59,7 @@ def seed(fallback=None):
 def main(cleanup=None):
     """Run the tests whose names contain one of the arguments, or all; exits with 1 when one failed."""
     passed = failed = skipped = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that cleanup runs
     for function in _tests:
         if len(sys.argv) > 1 and not any(word in function.__name__ for word in sys.argv[1:]):
             continue
