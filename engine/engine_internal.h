@@ -215,7 +215,7 @@ bool transfer_is_plainly_created(const struct compact_transfer *asked, const str
                                  const struct account *credit);
 /** Execute a plain transfer the straight way. @return false: nothing happened, take the general way */
 bool transfer_execute_plain(struct engine_lcore *lcore, const struct compact_transfer *asked,
-                            const struct prepared *prepared, uint64_t decided);
+                            struct prepared *prepared, uint64_t decided);
 /** Execute one transfer that is in no chain. */
 void transfer_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                       struct prepared *prepared);

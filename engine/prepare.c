@@ -84,11 +84,13 @@ static inline void find_account(struct prepared *prepared, unsigned which) {
     const struct index_line *line = prepared->line[which];
     if (unlikely(!line))
         return;
-    uint32_t matches = index_line_matches(line, account_tag(prepared->hash[which]));
-    if (unlikely(!matches))
+    const struct account_table *accounts = &prepared->partition[which]->accounts;
+    uint32_t tag = account_tag(prepared->hash[which]);
+    struct index_cursor cursor = {line, index_line_matches(line, tag)};
+    uint32_t slot = index_next(&accounts->index, &cursor, tag);
+    if (unlikely(slot == INDEX_NONE))
         return;
-    struct account *account = account_at(&prepared->partition[which]->accounts,
-                                         line->slots[(unsigned)__builtin_ctz(matches)]);
+    struct account *account = account_at(accounts, slot);
     __builtin_prefetch(account, 1);
     __builtin_prefetch((uint8_t *)account + CACHE_LINE_BYTES, 1);
     prepared->account[which] = account;

@@ -5,22 +5,26 @@
  *  transfer_is_plainly_created() says yes only where transfer_decide() would say `created`; in any doubt it says no, and the event goes
  *  the general way. What is installed is the same, in the same order. */
 
-/** The id is in the window and absent, and there is room for it in lines that need no search. */
+/** The id is in the window, absent, and there is room for it. */
 static inline bool id_is_new(const struct engine_lcore *lcore, uint128_t id,
-                             const struct prepared *prepared) {
-    const struct id_slice *slice = prepared->slice;
+                             struct prepared *prepared) {
+    struct id_slice *slice = prepared->slice;
     uint64_t ms = id_time_ms(id);
+    uint32_t tag = id_tag(prepared->id_hash);
     if (unlikely(id == 0 || id == UINT128_MAX || !slice))
         return false;
     if (unlikely(lcore->id_time &&
                  (ms < lcore->horizon_ms || ms > lcore->cell_time / NS_PER_MS + ID_AHEAD_MAX_MS)))
         return false;
-    if (unlikely(slice->index.buckets != prepared->id_buckets ||
-                 !index_has_room(&slice->index, 1) || slice->slab.count == slice->slab.capacity))
+    if (unlikely(!index_has_room(&slice->index, 1) || slice->slab.count == slice->slab.capacity))
         return false;
+    /* An earlier event of the burst may have split the bucket. */
+    if (unlikely(slice->index.buckets != prepared->id_buckets))
+        prepared->id_line = index_line_at(&slice->index, tag);
+    if (unlikely(prepared->id_line->overflow))
+        return !id_find(&prepared->home->ids, id, prepared->id_hash);
     /* A tag that matches may be this id or another one; the general way finds out. */
-    return likely(!prepared->id_line->overflow) &&
-           !index_line_matches(prepared->id_line, id_tag(prepared->id_hash));
+    return !index_line_matches(prepared->id_line, tag);
 }
 
 bool transfer_is_plainly_created(const struct compact_transfer *asked, const struct account *debit,
@@ -50,7 +54,7 @@ static inline void side_apply(struct partition *partition, uint64_t hash, uint12
 }
 
 bool transfer_execute_plain(struct engine_lcore *lcore, const struct compact_transfer *asked,
-                            const struct prepared *prepared, uint64_t decided) {
+                            struct prepared *prepared, uint64_t decided) {
     struct account *debit = prepared->account[0], *credit = prepared->account[1];
     uint128_t id = uint128_make(asked->id[1], asked->id[0]);
     if (unlikely(

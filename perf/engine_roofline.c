@@ -31,6 +31,10 @@ int roofline_open(struct roofline *roofline, uint64_t accounts) {
     return 0;
 }
 
+static inline uint64_t *line_at(uint8_t *array, uint64_t line) {
+    return (uint64_t *)(array + line * LINE);
+}
+
 uint64_t roofline_slice(struct roofline *roofline, uint64_t events) {
     uint64_t *lines[BURST][7];
     uint64_t sum = 0, log_offset = 0;
@@ -38,16 +42,13 @@ uint64_t roofline_slice(struct roofline *roofline, uint64_t events) {
     for (uint64_t done = 0; done < events; done += BURST) {
         for (unsigned i = 0; i < BURST; i++) {
             uint64_t *random = &roofline->random;
-            for (unsigned side = 0; side < 2; side++) {
-                lines[i][side] = (uint64_t *)(roofline->index +
-                                              bench_below(random, roofline->index_lines) * LINE);
-                uint8_t *account = roofline->accounts +
-                                   bench_below(random, roofline->account_lines / 2) * 2 * LINE;
-                lines[i][2 + side * 2] = (uint64_t *)account;
-                lines[i][3 + side * 2] = (uint64_t *)(account + LINE);
-            }
-            lines[i][6] =
-                (uint64_t *)(roofline->ids + bench_below(random, roofline->id_lines) * LINE);
+            for (unsigned line = 0; line < 2; line++)
+                lines[i][line] =
+                    line_at(roofline->index, bench_below(random, roofline->index_lines));
+            for (unsigned line = 2; line < 6; line++)
+                lines[i][line] =
+                    line_at(roofline->accounts, bench_below(random, roofline->account_lines));
+            lines[i][6] = line_at(roofline->ids, bench_below(random, roofline->id_lines));
             for (unsigned line = 0; line < 7; line++)
                 __builtin_prefetch(lines[i][line], 1);
         }
