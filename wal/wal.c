@@ -85,7 +85,7 @@ static unsigned collect_completions(struct wal *wal, uint64_t now_ns) {
         if (done[i]->operation == DISK_WRITE)
             write_done(wal, done[i]->owner, now_ns);
         else if (done[i]->operation == DISK_READ)
-            wal_fetch_done(wal, done[i]->owner);
+            wal_fetch_done(done[i]->owner);
         else
             create_done(wal);
     }
@@ -221,7 +221,7 @@ unsigned wal_step(struct wal *wal, uint64_t now_ns) {
     done += wal_submit(wal, now_ns);
     done += wal_create_ahead(wal);
     done += consider_opening(wal, now_ns);
-    done += wal_fetch_start(wal);
+    done += wal_fetch(wal);
     return wal->failed != 0 ? 0 : done;
 }
 
@@ -249,8 +249,8 @@ static int allocate_buffers(struct wal *wal) {
             return -ENOMEM;
     }
     for (unsigned i = 0; i < WAL_FETCH_SLOTS; i++) {
-        wal->fetches[i].buffer = aligned_alloc(WAL_PAGE_BYTES, WAL_FETCH_BUFFER_BYTES);
-        if (wal->fetches[i].buffer == NULL)
+        wal->windows[i].buffer = aligned_alloc(WAL_PAGE_BYTES, WAL_FETCH_BUFFER_BYTES);
+        if (wal->windows[i].buffer == NULL)
             return -ENOMEM;
     }
     return 0;
@@ -260,7 +260,7 @@ static void free_wal(struct wal *wal) {
     for (unsigned i = 0; i < WAL_GROUPS_IN_FLIGHT_MAX; i++)
         free(wal->slots[i].header);
     for (unsigned i = 0; i < WAL_FETCH_SLOTS; i++)
-        free(wal->fetches[i].buffer);
+        free(wal->windows[i].buffer);
     wal_index_free(wal->index);
     free(wal);
 }

@@ -6,189 +6,282 @@
 #include "wal/wal_internal.h"
 #include "wal/wal_lane.h"
 
-/* Records read back from the log, beside the writes. Each fetch is two reads at most: one from the sparse index's entry,
- * which holds the headers of all groups that belong to the entry and often the record too, and one of the record's pages.
- * A record is given out only from groups that are committed, so nothing that is read is still being written. */
+/* Records read back from the log, beside the writes. A fetch looks at two windows of the log: one from the sparse
+ * index's entry, which holds the headers of all groups that belong to the entry and often the record too, and one
+ * around the record. Records that are asked for together mostly stand together, so the windows read last are kept and
+ * answer every fetch that wants the same: one read, and one check of each header and each segment in it.
+ *
+ * A record is given out only from groups that were committed when the window's read was submitted, so nothing that is
+ * given was still being written. A window may well hold more than that, the growing end of the log: a fetch of a later
+ * group reads it again (covers_seq). A window in which damage shows is not used again either, so that the next fetch
+ * asks the disk and not the memory. */
 
-static void answer(struct wal *wal, unsigned lane, wal_place_t place, uint64_t cookie, int status,
+/* --- windows ------------------------------------------------------------------------------------------------------- */
+
+/** Hand the window's read to the disk; when its queue is full, a later turn tries again. */
+static void submit_read(struct wal *wal, struct wal_fetch_window *window) {
+    int rc = wal->config.disk->submit(wal->config.disk, &window->io);
+    window->submitted = rc == 0;
+    if (rc == 0) {
+        wal->in_flight++;
+    } else if (rc != -EAGAIN) {
+        window->io.result = rc;
+        wal_fetch_done(window);
+    }
+}
+
+/** No later fetch gets this window; those that hold on to it still do. */
+static void forget(struct wal_fetch_window *window) {
+    window->covers_seq = 0;
+    window->used = 0;
+}
+
+void wal_fetch_done(struct wal_fetch_window *window) {
+    window->state = WAL_WINDOW_READY;
+    if (window->io.result != (int64_t)window->io.bytes) {
+        window->state = WAL_WINDOW_EMPTY;
+        forget(window);
+    }
+}
+
+static uint64_t window_end(const struct wal_fetch_window *window) {
+    return window->io.offset + window->io.bytes;
+}
+
+static const uint8_t *window_at(const struct wal_fetch_window *window, uint64_t offset) {
+    return window->buffer + (offset - window->io.offset);
+}
+
+static void read_window(struct wal *wal, struct wal_fetch_window *window, uint64_t file,
+                        uint64_t offset, uint64_t bytes) {
+    window->state = WAL_WINDOW_READING;
+    window->covers_seq = wal->commit_seq;
+    window->headers = 0;
+    memset(window->segments, 0, sizeof(window->segments));
+    window->io.operation = DISK_READ;
+    window->io.file = file;
+    window->io.offset = offset;
+    window->io.bytes = bytes;
+    window->io.iov[0] = (struct iovec){window->buffer, bytes};
+    window->io.iov_count = 1;
+    window->io.owner = window;
+    submit_read(wal, window);
+}
+
+/** Hold on to the window that the fetch wants next: one that is there or on its way, else a read into the one that
+ *  nobody has asked for the longest. NULL when all of them are being read. */
+static struct wal_fetch_window *hold_window(struct wal *wal, const struct wal_fetch_slot *fetch) {
+    const bool walking = fetch->state == WAL_FETCH_WALKING;
+    const seq_t first_seq = walking ? fetch->walk_seq : 0;
+    /* a page more than the records that start in it, for the last of them */
+    const uint64_t offset =
+        walking ? fetch->file_offset : fetch->record_offset & ~(uint64_t)(WAL_INDEX_BYTES - 1);
+    const uint64_t left = wal->config.file_bytes - offset;
+    uint64_t bytes = walking ? WAL_INDEX_BYTES : WAL_FETCH_BUFFER_BYTES;
+    bytes = bytes < left ? bytes : left;
+
+    struct wal_fetch_window *found = NULL, *oldest = NULL;
+    for (unsigned i = 0; i < WAL_FETCH_SLOTS && found == NULL; i++) {
+        struct wal_fetch_window *window = &wal->windows[i];
+        if (window->io.file == fetch->file && window->io.offset == offset &&
+            window->io.bytes == bytes && window->first_seq == first_seq) {
+            if (window->covers_seq >= fetch->seq)
+                found = window;
+            else
+                window->used = 0; /* the same will be read anew */
+        }
+        if (window->state != WAL_WINDOW_READING && window->waiters == 0 &&
+            (oldest == NULL || window->used < oldest->used))
+            oldest = window;
+    }
+    if (found == NULL) {
+        found = oldest;
+        if (found == NULL)
+            return NULL;
+        found->first_seq = first_seq;
+        read_window(wal, found, fetch->file, offset, bytes);
+    }
+    if (found->covers_seq != 0)
+        found->used = ++wal->windows_used;
+    found->waiters++;
+    return found;
+}
+
+/* --- one fetch ----------------------------------------------------------------------------------------------------- */
+
+/** @return true: the fetch is over */
+static bool answer(struct wal *wal, const struct wal_fetch_slot *fetch, int status,
                    const void *record, size_t length) {
-    struct wal_fetch *slot = wal_lane_answer_slot(&wal->config.lanes[lane]);
-    slot->place = place;
-    slot->cookie = cookie;
+    struct wal_lane *lane = &wal->config.lanes[fetch->lane];
+    struct wal_fetch *slot = wal_lane_answer_slot(lane);
+    slot->place = fetch->place;
+    slot->cookie = fetch->cookie;
     slot->status = status;
     slot->length = (uint32_t)length;
     if (length != 0)
         memcpy(slot->record, record, length);
-    wal_lane_answer_put(&wal->config.lanes[lane]);
+    wal_lane_answer_put(lane);
     wal_count(&wal->counters.fetches, 1);
+    return true;
 }
 
-static void finish(struct wal *wal, struct wal_fetch_slot *fetch, int status, const void *record,
-                   size_t length) {
-    answer(wal, fetch->lane, fetch->place, fetch->cookie, status, record, length);
-    fetch->state = WAL_FETCH_FREE;
-    wal->fetches_busy--;
+static bool answer_damaged(struct wal *wal, const struct wal_fetch_slot *fetch,
+                           struct wal_fetch_window *window) {
+    forget(window);
+    return answer(wal, fetch, -EBADMSG, NULL, 0);
 }
 
-/** Hand the slot's read to the disk; when its queue is full, a later turn tries again. */
-static void submit_read(struct wal *wal, struct wal_fetch_slot *fetch) {
-    int rc = wal->config.disk->submit(wal->config.disk, &fetch->io);
-    fetch->submitted = rc == 0;
-    if (rc == 0)
-        wal->in_flight++;
-    else if (rc != -EAGAIN)
-        finish(wal, fetch, -EIO, NULL, 0);
+/** The record's bytes are in the window, from `record_offset` of the file on. */
+static bool give_record(struct wal *wal, const struct wal_fetch_slot *fetch,
+                        struct wal_fetch_window *window) {
+    const uint8_t *record = window_at(window, fetch->record_offset);
+    uint64_t in_window = window_end(window) - fetch->record_offset;
+    uint64_t room = fetch->record_room < in_window ? fetch->record_room : in_window;
+    size_t length = wal_record_length(record, room);
+    if (length == 0 || record[0] == WAL_RECORD_PADDING)
+        return answer_damaged(wal, fetch, window);
+    return answer(wal, fetch, 0, record, length);
 }
 
-static void read_at(struct wal *wal, struct wal_fetch_slot *fetch, uint64_t offset,
-                    uint64_t bytes) {
-    uint64_t left = wal->config.file_bytes - offset;
-    fetch->io.operation = DISK_READ;
-    fetch->io.file = fetch->file;
-    fetch->io.offset = offset;
-    fetch->io.bytes = bytes < left ? bytes : left;
-    fetch->io.iov[0] = (struct iovec){fetch->buffer, fetch->io.bytes};
-    fetch->io.iov_count = 1;
-    fetch->io.owner = fetch;
-    submit_read(wal, fetch);
+/** Whether the segment's digest speaks for it, computed once a window.
+ *  @param segments the group's bits of what was checked */
+static bool segment_good(const uint8_t *bytes, const struct wal_segment_entry *entry,
+                         unsigned lcore, uint64_t *segments) {
+    uint8_t digest[WAL_DIGEST_BYTES];
+    if (*segments >> lcore & 1)
+        return true;
+    wal_digest(bytes, wal_page_align(entry->length), digest);
+    if (memcmp(digest, entry->digest, WAL_DIGEST_BYTES) != 0)
+        return false;
+    *segments |= 1ULL << lcore;
+    return true;
 }
 
-/** Read on from where the walk stands; a file without room for another header ends there. */
-static void walk_on(struct wal *wal, struct wal_fetch_slot *fetch) {
+/** The wanted group's header stands in the window at file_offset: find the record in its directory.
+ *  @return whether the fetch is over; else it wants the window around the record */
+static bool find_record(struct wal *wal, struct wal_fetch_slot *fetch,
+                        struct wal_fetch_window *window, uint64_t *segments) {
+    const struct wal_header *header = (const void *)window_at(window, fetch->file_offset);
+    const unsigned lcore = wal_place_lcore(fetch->place);
+    const uint64_t offset = wal_place_offset_bytes(fetch->place);
+    if (lcore >= header->chained.segment_count || offset >= header->chained.segments[lcore].length)
+        return answer(wal, fetch, -ENOENT, NULL, 0);
+    const struct wal_segment_entry *entry = &header->chained.segments[lcore];
+    const uint64_t segment = fetch->file_offset + WAL_PAGE_BYTES + entry->offset;
+    fetch->record_offset = segment + offset;
+    fetch->record_room = entry->length - offset;
+    if (segment + wal_page_align(entry->length) <= window_end(window)) {
+        /* the whole segment is here, so its digest can speak for the record */
+        if (!segment_good(window_at(window, segment), entry, lcore, segments))
+            return answer_damaged(wal, fetch, window);
+        return give_record(wal, fetch, window);
+    }
+    fetch->state = WAL_FETCH_RECORD;
+    return false;
+}
+
+/** Walk from header to header through the window. Each was checked when the first fetch came by.
+ *  @return whether the fetch is over; else it wants another window */
+static bool walk(struct wal *wal, struct wal_fetch_slot *fetch, struct wal_fetch_window *window) {
+    while (fetch->file_offset < window_end(window)) {
+        const struct wal_header *header = (const void *)window_at(window, fetch->file_offset);
+        const unsigned group = (unsigned)(fetch->walk_seq - window->first_seq);
+        if (group >= window->headers) {
+            enum wal_page_state state = wal_header_check(header, wal->config.identity.cell_id);
+            if (state == WAL_PAGE_ZERO) {
+                /* the rest of a file that could not hold the next group */
+                fetch->file_offset = wal->config.file_bytes;
+                break;
+            }
+            if (state != WAL_PAGE_GOOD || header->chained.seq != fetch->walk_seq)
+                return answer_damaged(wal, fetch, window);
+            assert(group < WAL_FETCH_HEADERS); /* each takes a page at least */
+            window->headers = group + 1;
+        }
+        if (fetch->walk_seq == fetch->seq)
+            return find_record(wal, fetch, window, &window->segments[group]);
+        fetch->walk_seq++;
+        fetch->file_offset += WAL_PAGE_BYTES + header->chained.body_bytes;
+    }
     if (fetch->file_offset >= wal->config.file_bytes) {
         fetch->file++;
         fetch->file_offset = 0;
     }
-    if (fetch->file > wal->file) {
-        finish(wal, fetch, -ENOENT, NULL, 0);
-        return;
-    }
-    read_at(wal, fetch, fetch->file_offset, WAL_INDEX_BYTES);
+    return fetch->file > wal->file && answer(wal, fetch, -ENOENT, NULL, 0);
 }
 
-/** The record's bytes are in the buffer, from `record_offset` of the file on. */
-static void give_record(struct wal *wal, struct wal_fetch_slot *fetch) {
-    const uint8_t *record = fetch->buffer + (fetch->record_offset - fetch->io.offset);
-    uint64_t in_buffer = fetch->io.offset + fetch->io.bytes - fetch->record_offset;
-    uint64_t room = fetch->record_room < in_buffer ? fetch->record_room : in_buffer;
-    size_t length = wal_record_length(record, room);
-    if (length == 0 || record[0] == WAL_RECORD_PADDING)
-        finish(wal, fetch, -EBADMSG, NULL, 0);
-    else
-        finish(wal, fetch, 0, record, length);
-}
-
-/** The wanted group's header is at `page` in the buffer: find the record in its directory. */
-static void find_record(struct wal *wal, struct wal_fetch_slot *fetch,
-                        const struct wal_header *header) {
-    const uint64_t body = fetch->file_offset + WAL_PAGE_BYTES;
-    const unsigned lcore = wal_place_lcore(fetch->place);
-    const uint64_t offset = wal_place_offset_bytes(fetch->place);
-    if (lcore >= header->chained.segment_count ||
-        offset >= header->chained.segments[lcore].length) {
-        finish(wal, fetch, -ENOENT, NULL, 0);
-        return;
-    }
-    const struct wal_segment_entry *entry = &header->chained.segments[lcore];
-    const uint64_t segment = body + entry->offset, segment_bytes = wal_page_align(entry->length);
-    const uint64_t buffer_end = fetch->io.offset + fetch->io.bytes;
-    fetch->record_offset = segment + offset;
-    fetch->record_room = entry->length - offset;
-    if (segment + segment_bytes <= buffer_end) {
-        /* the whole segment is here, so its digest can speak for the record */
-        uint8_t digest[WAL_DIGEST_BYTES];
-        wal_digest(fetch->buffer + (segment - fetch->io.offset), segment_bytes, digest);
-        if (memcmp(digest, entry->digest, WAL_DIGEST_BYTES) != 0)
-            finish(wal, fetch, -EBADMSG, NULL, 0);
+/** As far as it goes without waiting; every window that it wants lies behind the one before.
+ *  @return whether the fetch is over */
+static bool advance(struct wal *wal, struct wal_fetch_slot *fetch) {
+    for (bool over = false; !over;) {
+        if (fetch->window == NULL)
+            fetch->window = hold_window(wal, fetch);
+        struct wal_fetch_window *window = fetch->window;
+        if (window == NULL || window->state == WAL_WINDOW_READING)
+            return false;
+        if (window->state == WAL_WINDOW_EMPTY)
+            over = answer(wal, fetch, -EIO, NULL, 0);
+        else if (fetch->state == WAL_FETCH_WALKING)
+            over = walk(wal, fetch, window);
         else
-            give_record(wal, fetch);
-        return;
+            over = give_record(wal, fetch, window);
+        fetch->window = NULL;
+        window->waiters--;
     }
-    fetch->state = WAL_FETCH_RECORD;
-    read_at(wal, fetch, fetch->record_offset & ~(uint64_t)(WAL_PAGE_BYTES - 1), 2 * WAL_PAGE_BYTES);
+    return true;
 }
 
-/** Walk from header to header through the buffer. */
-static void walk(struct wal *wal, struct wal_fetch_slot *fetch) {
-    const uint64_t buffer_end = fetch->io.offset + fetch->io.bytes;
-    while (fetch->file_offset < buffer_end) {
-        const struct wal_header *header =
-            (const void *)(fetch->buffer + (fetch->file_offset - fetch->io.offset));
-        enum wal_page_state state = wal_header_check(header, wal->config.identity.cell_id);
-        if (state == WAL_PAGE_ZERO) {
-            /* the rest of a file that could not hold the next group */
-            fetch->file_offset = wal->config.file_bytes;
-            break;
-        }
-        if (state != WAL_PAGE_GOOD || header->chained.seq != fetch->walk_seq) {
-            finish(wal, fetch, -EBADMSG, NULL, 0);
-            return;
-        }
-        if (fetch->walk_seq == fetch->seq) {
-            find_record(wal, fetch, header);
-            return;
-        }
-        fetch->walk_seq++;
-        fetch->file_offset += WAL_PAGE_BYTES + header->chained.body_bytes;
-    }
-    walk_on(wal, fetch);
+/* --- the turn ------------------------------------------------------------------------------------------------------ */
+
+/** The fetches on their way, oldest first, so that none is starved of a window. @return how many are over */
+static unsigned advance_all(struct wal *wal) {
+    unsigned kept = 0, over;
+    for (unsigned i = 0; i < wal->fetches_busy; i++)
+        if (!advance(wal, &wal->fetches[i]))
+            wal->fetches[kept++] = wal->fetches[i];
+    over = wal->fetches_busy - kept;
+    wal->fetches_busy = kept;
+    return over;
 }
 
-void wal_fetch_done(struct wal *wal, struct wal_fetch_slot *fetch) {
-    if (fetch->io.result != (int64_t)fetch->io.bytes)
-        finish(wal, fetch, -EIO, NULL, 0);
-    else if (fetch->state == WAL_FETCH_WALKING)
-        walk(wal, fetch);
-    else
-        give_record(wal, fetch);
-}
-
-static void start(struct wal *wal, struct wal_fetch_slot *fetch, seq_t seq) {
-    const struct wal_index_entry *entry = wal_index_find(wal->index, seq);
-    wal->fetches_busy++;
-    fetch->state = WAL_FETCH_WALKING;
-    fetch->seq = seq;
-    if (entry == NULL || seq > wal->open_seq) {
-        finish(wal, fetch, -ENOENT, NULL, 0);
+/** Begin with a fetch where the index says. */
+static void start(struct wal *wal, struct wal_fetch_slot *fetch) {
+    const struct wal_index_entry *entry = wal_index_find(wal->index, fetch->seq);
+    if (entry == NULL || fetch->seq > wal->open_seq) {
+        answer(wal, fetch, -ENOENT, NULL, 0);
         return;
     }
     fetch->walk_seq = entry->seq;
     fetch->file = entry->file;
     fetch->file_offset = entry->offset;
-    walk_on(wal, fetch);
+    if (!advance(wal, fetch))
+        wal->fetches[wal->fetches_busy++] = *fetch;
 }
 
-unsigned wal_fetch_start(struct wal *wal) {
-    unsigned done = 0;
+unsigned wal_fetch(struct wal *wal) {
     for (unsigned i = 0; i < WAL_FETCH_SLOTS && wal->fetches_busy != 0; i++)
-        if (wal->fetches[i].state != WAL_FETCH_FREE && !wal->fetches[i].submitted)
-            submit_read(wal, &wal->fetches[i]);
+        if (wal->windows[i].state == WAL_WINDOW_READING && !wal->windows[i].submitted)
+            submit_read(wal, &wal->windows[i]);
+    unsigned done = advance_all(wal);
     /* one fetch a lane and round, so that no lane starves another; a fetch of a group that is not committed waits in
      * its lane's ring, for at most as long as the group takes */
-    for (unsigned empty = 0;
-         empty < wal->config.lane_count && wal->fetches_busy < WAL_FETCH_SLOTS;) {
+    for (unsigned empty = 0; empty < wal->config.lane_count && done < WAL_FETCHES_A_TURN &&
+                             wal->fetches_busy < WAL_FETCHES_A_TURN;) {
         const unsigned lane = wal->fetch_lane;
         struct wal_lane *ring = &wal->config.lanes[lane];
-        wal_place_t place;
-        uint64_t cookie;
+        struct wal_fetch_slot fetch = {.state = WAL_FETCH_WALKING, .lane = lane};
         wal->fetch_lane = (lane + 1) % wal->config.lane_count;
-        if (!wal_lane_fetch_peek(ring, &place, &cookie)) {
+        if (!wal_lane_fetch_peek(ring, &fetch.place, &fetch.cookie)) {
             empty++;
             continue;
         }
-        seq_t seq = wal_place_seq(place, wal->open_seq);
-        if (seq > wal->commit_seq && seq <= wal->open_seq) {
+        fetch.seq = wal_place_seq(fetch.place, wal->open_seq);
+        if (fetch.seq > wal->commit_seq && fetch.seq <= wal->open_seq) {
             empty++;
             continue;
         }
         wal_lane_fetch_taken(ring);
-        struct wal_fetch_slot *fetch = wal->fetches;
-        while (fetch->state != WAL_FETCH_FREE)
-            fetch++;
-        fetch->lane = lane;
-        fetch->place = place;
-        fetch->cookie = cookie;
-        start(wal, fetch, seq);
+        start(wal, &fetch);
         empty = 0;
         done++;
     }

@@ -9,10 +9,13 @@
 
 /** The WAL's own state, shared by the files that make up its turn and by nobody else.
  *  Flow:  wal.c (turn, commit, opening) -> wal_seal.c (hand-overs, header, submission) -> disk; wal_fetch.c beside it
- *  Owner: the WAL lcore. Bounds: K groups in flight, WAL_FETCH_SLOTS fetches, one file being made. */
+ *  Owner: the WAL lcore. Bounds: K groups in flight, WAL_FETCH_SLOTS windows read back,
+ *  WAL_FETCHES_A_TURN fetches on their way, one file being made. */
 
-#define WAL_FETCH_SLOTS 16
-#define WAL_FETCH_BUFFER_BYTES (WAL_INDEX_BYTES + 2 * WAL_PAGE_BYTES)
+#define WAL_FETCH_SLOTS 16 /**< windows of the log that are in memory or being read */
+#define WAL_FETCHES_A_TURN 64
+#define WAL_FETCH_BUFFER_BYTES (WAL_INDEX_BYTES + WAL_PAGE_BYTES)
+#define WAL_FETCH_HEADERS (WAL_INDEX_BYTES / WAL_PAGE_BYTES) /**< groups that start in a window */
 #define WAL_CLOSING_DELAY_NS (1 * NS_PER_MS) /**< an idle log gets its closing group after this */
 #define WAL_DRAIN_PATIENCE_NS                                                                      \
     (10 * NS_PER_MS) /**< while draining, a silent lane with nothing open counts as stopped */
@@ -36,12 +39,34 @@ struct wal_slot {
     struct disk_io io;
 };
 
-enum wal_fetch_state { WAL_FETCH_FREE, WAL_FETCH_WALKING, WAL_FETCH_RECORD };
+enum wal_fetch_window_state {
+    WAL_WINDOW_EMPTY,   /**< nothing to be had: never read, or the read failed */
+    WAL_WINDOW_READING, /**< the disk has it, or its queue was full */
+    WAL_WINDOW_READY,
+};
 
-/** A fetch on its way to the disk and back. */
+/** A piece of the log that was read for one fetch and answers others too. Which piece: io.file, io.offset, io.bytes. */
+struct wal_fetch_window {
+    enum wal_fetch_window_state state;
+    bool submitted; /**< false while reading: the disk's queue was full */
+    seq_t
+        covers_seq; /**< commit_seq when it was read: later groups may be in it by half; 0: good for nobody */
+    seq_t first_seq;  /**< the group whose header it starts with; 0: it is one for records alone */
+    unsigned waiters; /**< fetches that hold on to it */
+    uint64_t used;    /**< the higher, the later it was asked for */
+    unsigned headers; /**< so many of its groups have a header that was checked */
+    uint64_t segments
+        [WAL_FETCH_HEADERS]; /**< of each group: bit set when the lcore's segment was checked */
+    uint8_t *buffer;
+    struct disk_io io;
+};
+
+enum wal_fetch_state { WAL_FETCH_WALKING, WAL_FETCH_RECORD };
+
+/** A fetch that waits for a window. */
 struct wal_fetch_slot {
     enum wal_fetch_state state;
-    bool submitted; /**< false: the disk's queue was full */
+    struct wal_fetch_window *window; /**< NULL: none was free */
     unsigned lane;
     wal_place_t place;
     uint64_t cookie;
@@ -51,8 +76,6 @@ struct wal_fetch_slot {
     uint64_t file_offset;   /**< of what is looked at next */
     uint64_t record_offset; /**< in the file */
     uint64_t record_room;   /**< bytes of the segment's records from there on */
-    uint8_t *buffer;
-    struct disk_io io;
 };
 
 struct wal {
@@ -85,7 +108,9 @@ struct wal {
     struct disk_io create_io;
 
     struct wal_slot slots[WAL_GROUPS_IN_FLIGHT_MAX];
-    struct wal_fetch_slot fetches[WAL_FETCH_SLOTS];
+    struct wal_fetch_window windows[WAL_FETCH_SLOTS];
+    uint64_t windows_used;                             /**< the highest `used` of them */
+    struct wal_fetch_slot fetches[WAL_FETCHES_A_TURN]; /**< fetches_busy of them, oldest first */
     unsigned fetches_busy;
     unsigned fetch_lane; /**< whose turn it is */
     unsigned in_flight;  /**< operations that the disk has */
@@ -116,7 +141,10 @@ unsigned wal_submit(struct wal *wal, uint64_t now_ns);
 unsigned wal_create_ahead(struct wal *wal);
 
 /* wal_fetch.c */
-unsigned wal_fetch_start(struct wal *wal);
-void wal_fetch_done(struct wal *wal, struct wal_fetch_slot *fetch);
+/** Answer what can be answered, and take new fetches: WAL_FETCHES_A_TURN at most, together.
+ *  @return how many were answered or taken */
+unsigned wal_fetch(struct wal *wal);
+/** A window's read is done; its fetches are answered by wal_fetch. */
+void wal_fetch_done(struct wal_fetch_window *window);
 
 #endif

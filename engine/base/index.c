@@ -60,30 +60,57 @@ static void bucket_add(struct index *index, struct index_line *line, uint32_t ta
     line->count++;
 }
 
-/** Lines of the bucket's chain beyond the first. */
-static uint32_t chain_lines(const struct index *index, const struct index_line *line) {
-    uint32_t lines = 0;
-    for (; line->overflow; line = overflow_at(index, line->overflow))
-        lines++;
-    return lines;
+#if defined(__AVX2__) && defined(__BMI2__)
+typedef uint8_t lanes8 __attribute__((vector_size(8)));
+typedef uint32_t lanes32 __attribute__((vector_size(32)));
+
+/** Lanes that bring the entries named in `bits` to the front, in order. */
+static inline lanes32 compress_lanes(uint32_t bits) {
+    uint64_t bytes = __builtin_ia32_pdep_di(bits, 0x0101010101010101u) * 0xff;
+    uint64_t picked = __builtin_ia32_pext_di(0x0706050403020100u, bytes);
+    lanes8 lanes;
+    memcpy(&lanes, &picked, sizeof(lanes));
+    return __builtin_convertvector(lanes, lanes32);
 }
 
-/** Give the next bucket its share of the bucket that it comes out of. Entries keep their order. A chain so long that the spare lines
- *  would not do is left as it is: a later insertion, with more room, splits it. */
-void index_split(struct index *index) {
-    uint32_t spare = index->overflow.capacity - index->overflow.count + index->overflow_free_count;
-    uint32_t mask = index->buckets > index->mask ? index->mask : index->mask >> 1;
-    if (index->buckets >= (1u << 31) || index->lines.count == index->lines.capacity ||
-        chain_lines(index, slab_at(&index->lines, index->buckets & mask,
-                                   sizeof(struct index_line))) > spare)
-        return;
-    uint32_t to = index->buckets++;
-    if (to > index->mask)
-        index->mask = index->mask * 2 + 1;
-    struct index_line *new_line = slab_take(&index->lines, sizeof(struct index_line));
-    memset(new_line, 0, sizeof(*new_line));
-    struct index_line *line =
-        slab_at(&index->lines, to & (index->mask >> 1), sizeof(struct index_line));
+/** Split a bucket of one line without a branch for each entry: which one moves is as good as random. */
+static void split_line(struct index_line *from, struct index_line *to, uint32_t bit) {
+    lanes32 tags, slots;
+    memcpy(&tags, from->tags, sizeof(tags));
+    memcpy(&slots, from->slots, sizeof(slots));
+    uint32_t all = (1u << from->count) - 1;
+    lanes32 with_bit = (lanes32)((tags & bit) != 0);
+    uint32_t moving =
+        (uint32_t)__builtin_ia32_movmskps256((__attribute__((vector_size(32))) float)with_bit) &
+        all;
+    lanes32 move = compress_lanes(moving), keep = compress_lanes(all & ~moving);
+    lanes32 moved_tags = __builtin_shuffle(tags, move),
+            moved_slots = __builtin_shuffle(slots, move);
+    lanes32 kept_tags = __builtin_shuffle(tags, keep), kept_slots = __builtin_shuffle(slots, keep);
+    memcpy(to->tags, &moved_tags, sizeof(moved_tags));
+    memcpy(to->slots, &moved_slots, sizeof(moved_slots));
+    memcpy(from->tags, &kept_tags, sizeof(kept_tags));
+    memcpy(from->slots, &kept_slots, sizeof(kept_slots));
+    to->overflow = from->overflow = 0;
+    to->count = (uint32_t)__builtin_popcount(moving);
+    from->count = (uint32_t)__builtin_popcount(all & ~moving);
+}
+#else
+static void split_line(struct index_line *from, struct index_line *to, uint32_t bit) {
+    uint32_t count = from->count;
+    from->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct index_line *line = from->tags[i] & bit ? to : from;
+        line->tags[line->count] = from->tags[i];
+        line->slots[line->count] = from->slots[i];
+        line->count++;
+    }
+}
+#endif
+
+/** Split a bucket with overflow lines. */
+static void split_chain(struct index *index, struct index_line *line, struct index_line *new_line,
+                        uint32_t to) {
     struct index_line *keep = line;
     uint32_t keep_count = 0;
     for (;;) {
@@ -108,9 +135,6 @@ void index_split(struct index *index) {
         line = overflow_at(index, line->overflow);
     }
     keep->count = keep_count;
-    /* The next split takes the next bucket: have it near by then. */
-    uint32_t next_from = index->buckets > index->mask ? 0 : index->buckets & (index->mask >> 1);
-    __builtin_prefetch(slab_at(&index->lines, next_from, sizeof(struct index_line)), 1);
     uint32_t number = keep->overflow;
     keep->overflow = 0;
     while (number) {
@@ -118,6 +142,39 @@ void index_split(struct index *index) {
         overflow_give(index, number);
         number = next;
     }
+}
+
+/** Lines of the bucket's chain beyond the first. */
+static uint32_t chain_lines(const struct index *index, const struct index_line *line) {
+    uint32_t lines = 0;
+    for (; line->overflow; line = overflow_at(index, line->overflow))
+        lines++;
+    return lines;
+}
+
+/** Give the next bucket its share of the bucket that it comes out of. Entries keep their order. A chain so long that the spare lines
+ *  would not do is left as it is: a later insertion, with more room, splits it. */
+void index_split(struct index *index) {
+    uint32_t spare = index->overflow.capacity - index->overflow.count + index->overflow_free_count;
+    uint32_t mask = index->buckets > index->mask ? index->mask : index->mask >> 1;
+    if (index->buckets >= (1u << 31) || index->lines.count == index->lines.capacity ||
+        chain_lines(index, slab_at(&index->lines, index->buckets & mask,
+                                   sizeof(struct index_line))) > spare)
+        return;
+    uint32_t to = index->buckets++;
+    if (to > index->mask)
+        index->mask = index->mask * 2 + 1;
+    struct index_line *new_line = slab_take(&index->lines, sizeof(struct index_line));
+    memset(new_line, 0, sizeof(*new_line));
+    struct index_line *line =
+        slab_at(&index->lines, to & (index->mask >> 1), sizeof(struct index_line));
+    if (likely(!line->overflow))
+        split_line(line, new_line, index->mask - (index->mask >> 1));
+    else
+        split_chain(index, line, new_line, to);
+    /* The next split takes the next bucket: have it near by then. */
+    uint32_t next_from = index->buckets > index->mask ? 0 : index->buckets & (index->mask >> 1);
+    __builtin_prefetch(slab_at(&index->lines, next_from, sizeof(struct index_line)), 1);
 }
 
 void index_insert(struct index *index, uint32_t tag, uint32_t slot) {

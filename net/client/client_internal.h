@@ -32,7 +32,8 @@
 #define CLIENT_RTO_INITIAL_NS (50 * NS_PER_MS)
 #define CLIENT_RTO_MIN_NS (5 * NS_PER_MS)
 #define CLIENT_RTO_MAX_NS (1000 * NS_PER_MS)
-#define CLIENT_RTO_SHIFT_MAX 8
+#define CLIENT_PROBES_MAX 4      /**< requests that are sent again while nothing comes back */
+#define CLIENT_PROBE_SHIFT_MAX 8 /**< doublings of the time between probes for credit */
 #define CLIENT_SILENT_TIMEOUTS_MAX                                                                 \
     3 /**< timeouts in a row without any answer before the session counts as lost */
 /** ... and at least so much silence, for a server on shared cores may be off its core for some
@@ -83,6 +84,7 @@ struct parcel {
     uint64_t first_sent_ns;
     uint64_t sent_ns;       /**< last transmission */
     uint64_t due_ns;        /**< SENT: retransmission; DELAYED: next try */
+    uint64_t wait_ns;       /**< from the last transmission to the next, without jitter */
     unsigned transmissions; /**< under this number */
     unsigned silent_timeouts;
     unsigned refusals;         /**< in a row */
@@ -149,7 +151,10 @@ struct session {
     uint32_t overloads;   /**< in a row */
     uint32_t outstanding;
     uint64_t last_answer_ns;
-    uint64_t srtt_ns, rttvar_ns, rto_ns;
+    uint64_t srtt_ns, rttvar_ns;
+    uint64_t
+        rto_ns; /**< doubled by timeouts until a round trip is measured (RFC 6298, 5.5 to 5.7) */
+    uint64_t backoff_ns; /**< when the next timeout doubles it: many at one time count once */
     uint64_t retransmit_hint_ns; /**< nothing is due before */
     uint64_t opened_ns;
     struct parcel **by_number; /**< number % by_number_size */

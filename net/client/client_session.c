@@ -79,13 +79,13 @@ static void session_number_parcel(struct tally_client *client, struct parcel *pa
 
 static void session_transmitted(struct tally_client *client, struct parcel *parcel) {
     struct session *session = &client->session;
-    unsigned shift =
-        parcel->transmissions < CLIENT_RTO_SHIFT_MAX ? parcel->transmissions : CLIENT_RTO_SHIFT_MAX;
-    uint64_t wait = smaller(session->rto_ns << shift, CLIENT_RTO_MAX_NS);
+    uint64_t doubled = parcel->transmissions ? 2 * parcel->wait_ns : 0;
+    uint64_t wait = doubled > session->rto_ns ? doubled : session->rto_ns;
+    parcel->wait_ns = smaller(wait, CLIENT_RTO_MAX_NS);
     if (parcel->transmissions++ == 0)
         parcel->first_sent_ns = client->now_ns;
     parcel->sent_ns = client->now_ns;
-    parcel->due_ns = client->now_ns + client_session_jittered(client, wait);
+    parcel->due_ns = client->now_ns + client_session_jittered(client, parcel->wait_ns);
     session->retransmit_hint_ns = smaller(session->retransmit_hint_ns, parcel->due_ns);
 }
 
@@ -180,7 +180,7 @@ static void session_probe_credit(struct tally_client *client) {
         return;
     }
     unsigned shift =
-        session->probes < CLIENT_RTO_SHIFT_MAX ? session->probes : CLIENT_RTO_SHIFT_MAX;
+        session->probes < CLIENT_PROBE_SHIFT_MAX ? session->probes : CLIENT_PROBE_SHIFT_MAX;
     client_session_send_ack(client);
     session->probes++;
     session->probe_due_ns =
@@ -268,38 +268,57 @@ void client_session_parcel_delay(struct tally_client *client, struct parcel *par
 
 /* --- timers ----------------------------------------------------------------------------------- */
 
-/** @return whether the session counts as lost */
-static bool session_parcel_silent(struct tally_client *client, struct parcel *parcel) {
+/** Whether nothing at all has come since this parcel was sent. */
+static bool session_is_silent(const struct session *session, const struct parcel *parcel) {
+    return session->last_answer_ns < parcel->sent_ns;
+}
+
+/** Count a timeout. @return whether the session counts as lost */
+static bool session_timed_out(struct tally_client *client, struct parcel *parcel) {
     const struct session *session = &client->session;
-    if (session->last_answer_ns >= parcel->sent_ns) {
-        parcel->silent_timeouts = 0;
-        return false;
-    }
-    parcel->silent_timeouts++;
+    parcel->silent_timeouts = session_is_silent(session, parcel) ? parcel->silent_timeouts + 1 : 0;
     return parcel->silent_timeouts >= CLIENT_SILENT_TIMEOUTS_MAX &&
            client->now_ns - session->last_answer_ns >= CLIENT_SILENCE_NS;
 }
 
-/** Retransmit what is due. A server that is merely slow answers the ACK that goes with it, which
- *  shows that the session lives. */
+/** Round trips have become longer than we think, or there is loss: what is sent from now on
+ *  waits longer too, until a request that was sent once is answered. Else an RTO that is too
+ *  small would make every request a retransmission, and none of them could ever be measured. */
+static void session_back_off(struct tally_client *client) {
+    struct session *session = &client->session;
+    if (client->now_ns < session->backoff_ns)
+        return;
+    session->backoff_ns = client->now_ns + session->rto_ns;
+    session->rto_ns = smaller(2 * session->rto_ns, CLIENT_RTO_MAX_NS);
+}
+
+/** Retransmit what is due. While nothing at all comes back, the server is more likely away for a
+ *  moment than the network has lost a whole window: then the oldest few are sent again, and the
+ *  others wait for what becomes of those. A server that is merely slow answers the ACK that goes
+ *  with them, which shows that the session lives. */
 static void session_retransmit(struct tally_client *client) {
     struct session *session = &client->session;
     struct parcel *parcel;
-    unsigned count = 0;
-    bool silent = false;
+    unsigned count = 0, silent = 0;
     session->retransmit_hint_ns = CLIENT_NEVER;
     TAILQ_FOREACH(parcel, &client->sent, link) {
-        if (parcel->due_ns > client->now_ns || count == CLIENT_BURST) {
+        bool due = parcel->due_ns <= client->now_ns && count < CLIENT_BURST;
+        if (due && parcel->transmissions) {
+            if (session_is_silent(session, parcel) && silent++ >= CLIENT_PROBES_MAX) {
+                parcel->due_ns = client->now_ns + client_session_jittered(client, session->rto_ns);
+                due = false;
+            } else if (session_timed_out(client, parcel)) {
+                client_session_renew(client, "no answer from the server");
+                return;
+            }
+        }
+        if (!due) {
             session->retransmit_hint_ns = smaller(session->retransmit_hint_ns, parcel->due_ns);
             continue;
         }
         if (parcel->transmissions) {
-            if (session_parcel_silent(client, parcel)) {
-                client_session_renew(client, "no answer from the server");
-                return;
-            }
-            silent |= parcel->silent_timeouts > 0;
             client->stats.retransmissions++;
+            session_back_off(client);
         }
         session_seal_request(client, parcel);
         client->tx[count] = (struct tally_transport_datagram){

@@ -74,7 +74,8 @@ static void test_window_and_credit_are_respected(void) {
     close_all(network, client);
 }
 
-/** Credit comes only with acknowledgements: the client sends them when it has nothing else to send. */
+/** Credit comes only with acknowledgements: the client sends them when it has nothing else to
+ *  send. */
 static void test_little_credit_is_enough(void) {
     for (unsigned loss = 0; loss <= 20; loss += 20) {
         struct fake_network *network = fake_network_open(seed);
@@ -251,6 +252,48 @@ static void test_retransmission_backs_off_then_a_new_session(void) {
     }
     CHECK(sent_ns[1] - sent_ns[0] >= CLIENT_RTO_MIN_NS);
     CHECK(network->now_ns - sent_ns[0] >= CLIENT_SILENCE_NS);
+    close_all(network, client);
+}
+
+/** Round trips suddenly take a hundred times as long as the RTO: retransmissions end soon,
+ *  though none of them can be measured. */
+static void test_a_longer_path_is_learnt(void) {
+    struct fake_network *network = fake_network_open(seed);
+    struct tally_client *client = fake_client_open(network, &(struct tally_options){.window = 8});
+    fill_transfers(transfers, TALLY_EVENTS_MAX, 1);
+    struct tally_result result;
+    for (unsigned i = 0; i < 50; i++)
+        CHECK_EQ(tally_create_transfers(client, transfers + i, 1, &result, NULL), 0);
+    CHECK_EQ(client->session.rto_ns, CLIENT_RTO_MIN_NS);
+    network->delay_ns = 60 * NS_PER_MS;
+    struct counted_request counted =
+        transfer_request(transfers, 8000, results, TALLY_REQUEST_UNORDERED);
+    counted.request.timeout_ms = 100000;
+    CHECK_EQ(tally_submit(client, &counted.request), 0);
+    fake_client_run(network, client, &counted.done, 3 * NS_PER_SECOND);
+    uint64_t before = client->stats.retransmissions;
+    CHECK(fake_client_run(network, client, &counted.done, 60 * NS_PER_SECOND));
+    CHECK_EQ(client->stats.retransmissions, before);
+    CHECK(before < 8 * 8);
+    CHECK_EQ(client->stats.sessions, 1);
+    close_all(network, client);
+}
+
+/** The server is off its core for a while: a few requests are sent again, not the whole window. */
+static void test_an_absent_server_is_not_flooded(void) {
+    struct fake_network *network = fake_network_open(seed);
+    struct tally_client *client = fake_client_open(network, NULL);
+    fill_transfers(transfers, 5000, 1);
+    struct counted_request counted =
+        transfer_request(transfers, 5000, results, TALLY_REQUEST_UNORDERED);
+    network->server.dead = true;
+    CHECK_EQ(tally_submit(client, &counted.request), 0);
+    CHECK(!fake_client_run(network, client, &counted.done, 140 * NS_PER_MS));
+    CHECK(client->stats.retransmissions > 0 && client->stats.retransmissions < 40);
+    network->server.dead = false;
+    CHECK(fake_client_run(network, client, &counted.done, 2 * NS_PER_SECOND));
+    CHECK_EQ(client->stats.sessions, 1);
+    CHECK_EQ(network->server.created, 5000);
     close_all(network, client);
 }
 
@@ -523,6 +566,8 @@ int main(void) {
     TEST_RUN(test_restarts_of_the_server);
     TEST_RUN(test_lost_answers_come_back_as_exists);
     TEST_RUN(test_retransmission_backs_off_then_a_new_session);
+    TEST_RUN(test_a_longer_path_is_learnt);
+    TEST_RUN(test_an_absent_server_is_not_flooded);
     TEST_RUN(test_a_slow_server_keeps_its_session);
     TEST_RUN(test_deadline_says_unknown_or_not_sent);
     TEST_RUN(test_unknown_is_settled);

@@ -16,6 +16,7 @@ import shell  # noqa: E402
 NS_PER_S = 10**9
 REQUEST_EVENTS_MAX = 8190
 SECONDS = 250
+ID_PLACES_MS = 128 * 32768  # engine/id_table.h: ID_SLICES of ID_SLICE_MS
 START_S = 1_700_000_000
 
 
@@ -57,6 +58,24 @@ def when_memory_is_short_ids_are_forgotten_but_never_run_twice():
         assert max(ages) >= 60, f"ids are to be remembered for a minute at least, not {max(ages)} s"
         assert all(answers[i] == "exists" for i in sent[-60:]), "ids of the last minute"
         check.equal(engine.close(), 0, "exit status")
+
+
+@check.test
+def a_jump_of_the_clock_leaves_room_for_new_ids_also_in_replay():
+    """Ids of times that share a place in the table of ids, in every partition, with no turn in between to clear it."""
+    with tempfile.TemporaryDirectory(prefix="tally-load-") as directory:
+        with shell.Shell("--wal", directory) as engine:
+            two_accounts(engine)
+            for jump in range(3):
+                now_ms = START_S * 1000 + jump * ID_PLACES_MS
+                statuses = {status for status, _ in engine.create_transfers(
+                    transfers([(now_ms << 80) + i for i in range(256)]), now_ms * 10**6)}
+                check.equal(statuses, {"created"}, f"statuses after {jump} jumps")
+            check.equal(engine.close(), 0, "exit status")
+        with shell.Shell("--wal", directory) as engine:
+            check.equal(posted(engine), 3 * 256, "transfers that took effect")
+            last, expired = engine.lookup_transfers([(START_S * 1000 << 80) + 1, (now_ms << 80) + 1])
+            check.equal((len(last), len(expired)), (1, 1), "transfers found and expired")
 
 
 @check.test
