@@ -52,8 +52,8 @@ class World:
         self.check()
         self.client.goodbye()
         self.client.socket.close()
-        equal(self.tallyd.stop(), 0, "exit status of tallyd")
-        self.client = None
+        status, self.client = self.tallyd.stop(), None
+        equal(status, 0, f"exit status of tallyd, which said: {self.tallyd.said()[-6000:]}")
 
     def __exit__(self, *failure):
         try:
