@@ -158,6 +158,14 @@ static int config_check(const struct engine_config *config, char *error, size_t 
                  config->log_buffer_bytes, chain_bytes, WAL_SEGMENT_BYTES_MAX);
         return -EINVAL;
     }
+    /* An id that may be used now never shares its place with one that must still be remembered. */
+    if (config->id_time && config->horizon_back_ms + config->horizon_slack_ms + ID_AHEAD_MAX_MS >
+                               (uint64_t)(ID_SLICES - 2) * ID_SLICE_MS) {
+        snprintf(error, error_bytes, "ids remembered for %llu ms: at most %llu",
+                 (unsigned long long)(config->horizon_back_ms + config->horizon_slack_ms),
+                 (unsigned long long)(ID_SLICES - 2) * ID_SLICE_MS - ID_AHEAD_MAX_MS);
+        return -EINVAL;
+    }
     return 0;
 }
 

@@ -23,9 +23,23 @@ static void *block_of_slice(struct id_slice *slice) {
     return (void *)((uintptr_t)slice & ~(ID_SLICE_BLOCK_BYTES - 1));
 }
 
+static void slice_drop(struct id_table *table, struct memory *memory, struct id_slice *slice) {
+    table->count -= slice->slab.count;
+    table->slices[slice->number % ID_SLICES] = NULL;
+    index_release(&slice->index, memory);
+    slab_release(&slice->slab, memory);
+    memory_give(memory, block_of_slice(slice), ID_SLICE_ORDER);
+}
+
 int id_reserve(struct id_table *table, struct memory *memory, uint128_t id, uint32_t more) {
     uint64_t number = id_slice_number(table, id);
     struct id_slice *slice = table->slices[number % ID_SLICES];
+    if (unlikely(slice && slice->number < number)) {
+        /* ID_SLICES below an id that may be used now: under every horizon that allows this id. Time
+         * has jumped, or this is replay, where a group's horizon comes after its records. */
+        slice_drop(table, memory, slice);
+        slice = NULL;
+    }
     if (unlikely(!slice)) {
         void *block = memory_take(memory, ID_SLICE_ORDER);
         if (!block)
@@ -61,14 +75,6 @@ void id_insert(struct id_table *table, uint128_t id, uint64_t hash, uint64_t tim
         record->timestamp = slot ? id_at(slice, slot - 1)->timestamp : 0;
     index_insert(&slice->index, id_tag(hash), slot);
     table->count++;
-}
-
-static void slice_drop(struct id_table *table, struct memory *memory, struct id_slice *slice) {
-    table->count -= slice->slab.count;
-    table->slices[slice->number % ID_SLICES] = NULL;
-    index_release(&slice->index, memory);
-    slab_release(&slice->slab, memory);
-    memory_give(memory, block_of_slice(slice), ID_SLICE_ORDER);
 }
 
 unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horizon_ms,

@@ -73,8 +73,8 @@ static inline const struct id_record *id_find(const struct id_table *table, uint
     return NULL;
 }
 
-/** Make room for `more` ids in the slice of `id`.
- *  @return 0, or -ENOMEM (also when the place of the slice is still taken by one that has not been forgotten yet) */
+/** Make room for `more` ids in the slice of `id`. An older slice in its place is forgotten: it lies ID_SLICES below.
+ *  @return 0, or -ENOMEM (also when a newer slice stands in its place) */
 int id_reserve(struct id_table *table, struct memory *memory, uint128_t id, uint32_t more);
 
 /** Remember an id that is not there; room must have been reserved. */
