@@ -228,16 +228,19 @@ static void receive_datagram(struct tally_client *client, uint8_t *datagram, uin
         receive_ack(client, datagram, length);
 }
 
-/** At most a few bursts, so that sending has its turn. */
+/** At most a few bursts, so that sending has its turn; but all that waits on a transport that is
+ *  polled, for some give little at a time, and timers should not run before answers that are
+ *  here already. */
 void client_session_receive(struct tally_client *client) {
-    for (unsigned round = 0; round < 8; round++) {
+    bool polled = client->transport->fd(client->transport) < 0;
+    for (unsigned round = 0; round < 32; round++) {
         for (unsigned i = 0; i < CLIENT_BURST; i++)
             client->rx[i].length = client->payload_max;
         unsigned count = client->transport->receive(client->transport, client->rx, CLIENT_BURST);
         client->stats.datagrams_received += count;
         for (unsigned i = 0; i < count; i++)
             receive_datagram(client, client->rx[i].bytes, client->rx[i].length);
-        if (count < CLIENT_BURST)
+        if (count == 0 || (count < CLIENT_BURST && !polled))
             return;
     }
 }

@@ -32,8 +32,9 @@
 #define CLIENT_RTO_INITIAL_NS (50 * NS_PER_MS)
 #define CLIENT_RTO_MIN_NS (5 * NS_PER_MS)
 #define CLIENT_RTO_MAX_NS (1000 * NS_PER_MS)
-#define CLIENT_PROBES_MAX 4      /**< requests that are sent again while nothing comes back */
-#define CLIENT_PROBE_SHIFT_MAX 8 /**< doublings of the time between probes for credit */
+#define CLIENT_PROBES_MAX 4 /**< requests that are sent again while nothing comes back */
+#define CLIENT_PROBE_NS (25 * NS_PER_MS) /**< an ACK so often while nothing comes back */
+#define CLIENT_PROBE_SHIFT_MAX 8         /**< doublings of the time between probes for credit */
 #define CLIENT_SILENT_TIMEOUTS_MAX                                                                 \
     3 /**< timeouts in a row without any answer before the session counts as lost */
 /** ... and at least so much silence, for a server on shared cores may be off its core for some
@@ -141,7 +142,7 @@ struct session {
     uint64_t next_number; /**< of the next request, from 1 */
     uint64_t acknowledged, acknowledged_sent;
     uint64_t ack_due_ns;   /**< CLIENT_NEVER: none is owed */
-    uint64_t probe_due_ns; /**< out of credit: when to ask for it again */
+    uint64_t probe_due_ns; /**< out of credit, or nothing comes back: when to ask again by an ACK */
     unsigned probes;       /**< of those, without any answer */
     uint64_t alive_due_ns; /**< when to show that this client lives */
     uint64_t credit;
@@ -152,8 +153,8 @@ struct session {
     uint32_t outstanding;
     uint64_t last_answer_ns;
     uint64_t srtt_ns, rttvar_ns;
-    uint64_t
-        rto_ns; /**< doubled by timeouts until a round trip is measured (RFC 6298, 5.5 to 5.7) */
+    /** Doubled by timeouts until a round trip is measured (RFC 6298, 5.5 to 5.7). */
+    uint64_t rto_ns;
     uint64_t backoff_ns; /**< when the next timeout doubles it: many at one time count once */
     uint64_t retransmit_hint_ns; /**< nothing is due before */
     uint64_t opened_ns;

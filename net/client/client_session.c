@@ -292,31 +292,40 @@ static void session_back_off(struct tally_client *client) {
     session->rto_ns = smaller(2 * session->rto_ns, CLIENT_RTO_MAX_NS);
 }
 
-/** Retransmit what is due. While nothing at all comes back, the server is more likely away for a
- *  moment than the network has lost a whole window: then the oldest few are sent again, and the
- *  others wait for what becomes of those. A server that is merely slow answers the ACK that goes
- *  with them, which shows that the session lives. */
+/** Whether a parcel is to be sent again now. While nothing at all comes back, the server is more
+ *  likely away for a moment than the network has lost a whole window: then only the oldest few are
+ *  sent again, and the others wait for what becomes of those.
+ *  @param position in the order of first transmissions */
+static bool session_is_due(struct tally_client *client, struct parcel *parcel, unsigned position) {
+    struct session *session = &client->session;
+    if (parcel->due_ns > client->now_ns)
+        return false;
+    if (position < CLIENT_PROBES_MAX || !parcel->transmissions ||
+        !session_is_silent(session, parcel))
+        return true;
+    parcel->due_ns = client->now_ns + client_session_jittered(client, session->rto_ns);
+    return false;
+}
+
+/** Retransmit what is due. While nothing at all comes back, an ACK goes with it now and then: a
+ *  server that is merely slow answers it, which shows that the session lives. */
 static void session_retransmit(struct tally_client *client) {
     struct session *session = &client->session;
     struct parcel *parcel;
-    unsigned count = 0, silent = 0;
+    unsigned count = 0, position = 0;
+    bool silent = false;
     session->retransmit_hint_ns = CLIENT_NEVER;
     TAILQ_FOREACH(parcel, &client->sent, link) {
-        bool due = parcel->due_ns <= client->now_ns && count < CLIENT_BURST;
-        if (due && parcel->transmissions) {
-            if (session_is_silent(session, parcel) && silent++ >= CLIENT_PROBES_MAX) {
-                parcel->due_ns = client->now_ns + client_session_jittered(client, session->rto_ns);
-                due = false;
-            } else if (session_timed_out(client, parcel)) {
-                client_session_renew(client, "no answer from the server");
-                return;
-            }
-        }
-        if (!due) {
+        silent |= position == 0 && parcel->transmissions && session_is_silent(session, parcel);
+        if (count == CLIENT_BURST || !session_is_due(client, parcel, position++)) {
             session->retransmit_hint_ns = smaller(session->retransmit_hint_ns, parcel->due_ns);
             continue;
         }
         if (parcel->transmissions) {
+            if (session_timed_out(client, parcel)) {
+                client_session_renew(client, "no answer from the server");
+                return;
+            }
             client->stats.retransmissions++;
             session_back_off(client);
         }
@@ -327,8 +336,13 @@ static void session_retransmit(struct tally_client *client) {
     }
     if (count)
         session_transmit(client, count);
-    if (silent)
+    if (!silent)
+        return;
+    if (client->now_ns >= session->probe_due_ns) {
         client_session_send_ack(client);
+        session->probe_due_ns = client->now_ns + CLIENT_PROBE_NS;
+    }
+    session->retransmit_hint_ns = smaller(session->retransmit_hint_ns, session->probe_due_ns);
 }
 
 static void session_undelay(struct tally_client *client) {
