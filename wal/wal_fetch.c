@@ -176,6 +176,11 @@ static bool find_record(struct wal *wal, struct wal_fetch_slot *fetch,
             return answer_damaged(wal, fetch, window);
         return give_record(wal, fetch, window);
     }
+    /* a segment that no window holds whole has no digest to ask; its records speak for themselves, wherever they are */
+    const uint64_t longest =
+        fetch->record_room < WAL_RECORD_BYTES_MAX ? fetch->record_room : WAL_RECORD_BYTES_MAX;
+    if (fetch->record_offset + longest <= window_end(window))
+        return give_record(wal, fetch, window);
     fetch->state = WAL_FETCH_RECORD;
     return false;
 }

@@ -324,123 +324,6 @@ static void open_refuses_nonsense(void) {
     fixture_free(fixture);
 }
 
-/* --- fetches ------------------------------------------------------------------------------------------------------- */
-
-/** Ask for one record and turn until it is answered. @return its status, -ETIMEDOUT */
-static int fetch(unsigned lane, wal_place_t place, struct wal_fetch *answer) {
-    static uint64_t cookie;
-    if (wal_lane_fetch(&fixture->lanes[lane], place, ++cookie) != 0)
-        return -EAGAIN;
-    for (unsigned i = 0; i < 100; i++) {
-        fixture_turn(fixture, 0);
-        if (wal_lane_fetched(&fixture->lanes[lane], answer))
-            return answer->cookie == cookie && answer->place == place ? answer->status : -EILSEQ;
-    }
-    return -ETIMEDOUT;
-}
-
-/** Every record of the whole log. @return 0, or what the first bad answer was */
-static int fetch_all(void) {
-    struct wal_fetch answer;
-    for (seq_t seq = 1; seq <= fixture_committed(fixture); seq++) {
-        for (unsigned lane = 0; lane < fixture->lane_count; lane++) {
-            const struct fixture_group *group = &fixture->groups[seq];
-            for (uint32_t at = 0; at < group->length[lane]; at += answer.length) {
-                int rc = fetch((unsigned)seq % fixture->lane_count, wal_place_make(seq, lane, at),
-                               &answer);
-                if (rc != 0)
-                    return rc;
-                if (answer.length == 0 ||
-                    memcmp(answer.record, group->bytes[lane] + at, answer.length) != 0)
-                    return -EILSEQ;
-            }
-        }
-    }
-    return 0;
-}
-
-static void fetches_find_every_record(void) {
-    fixture = fixture_new(2, FILE_BYTES, 30);
-    CHECK_EQ(fixture_start(fixture), 0);
-    for (unsigned i = 0; i < 60; i++) {
-        fixture_append(fixture, 0, 1 + (i * i) % 300);
-        fixture_append(fixture, 1, i % 3 * 100);
-        CHECK_EQ(fixture_commit(fixture), 0);
-    }
-    CHECK_EQ(fetch_all(), 0);
-    CHECK_EQ(recovered_all(), 0);
-    CHECK_EQ(fetch_all(), 0); /* with the index that recovery made */
-    fixture_stop(fixture);
-    CHECK_EQ(fixture_recover(fixture, fixture->disk, &fixture->position), 0);
-    wal_position_release(&fixture->position);
-    fixture->config.position = fixture->position;
-    memset(fixture->lanes, 0, 2 * sizeof(*fixture->lanes));
-    CHECK_EQ(wal_open(&fixture->config, &fixture->wal, fixture->error, sizeof(fixture->error)), 0);
-    fixture->open[0] = fixture->open[1] = open_group();
-    CHECK_EQ(fetch_all(), 0); /* and with none at all */
-    fixture_free(fixture);
-}
-
-static void fetches_answer_what_is_wrong(void) {
-    struct wal_fetch answer;
-    uint64_t size;
-    fixture = fixture_new(2, FILE_BYTES, 31);
-    CHECK_EQ(fixture_start(fixture), 0);
-    fixture_append(fixture, 0, 100);
-    CHECK_EQ(fixture_commit(fixture), 0);
-    fixture_append(fixture, 0, 800); /* a segment that does not fit one read */
-    CHECK_EQ(fixture_commit(fixture), 0);
-    CHECK_EQ(fetch(0, wal_place_make(1, 0, fixture->groups[1].length[0]), &answer), -ENOENT);
-    CHECK_EQ(fetch(0, wal_place_make(1, 1, 0), &answer), -ENOENT);
-    CHECK_EQ(fetch(0, wal_place_make(1, 5, 0), &answer), -ENOENT);
-    CHECK_EQ(fetch(0, wal_place_make(0, 0, 0), &answer), -ENOENT);
-    CHECK_EQ(fetch(0, wal_place_make(12345, 0, 0), &answer), -ENOENT);
-    CHECK_EQ(fetch(0, wal_place_make(2, 0, 16), &answer), -EBADMSG); /* not where a record begins */
-    disk_memory_faults(fixture->disk)->fail_read_at = 1;
-    CHECK_EQ(fetch(0, wal_place_make(1, 0, 0), &answer), -EIO);
-    CHECK_EQ(fetch(0, wal_place_make(1, 0, 0), &answer), 0);
-    uint8_t *bytes = disk_memory_bytes(fixture->disk, 1, &size);
-    bytes[4096 + 90] ^= 1;
-    CHECK_EQ(fetch(0, wal_place_make(1, 0, 0), &answer), -EBADMSG);
-    bytes[4096 + 90] ^= 1;
-    bytes[100] ^= 1;
-    CHECK_EQ(fetch(0, wal_place_make(1, 0, 0), &answer), -EBADMSG);
-    bytes[100] ^= 1;
-    CHECK_EQ(atomic_load(&fixture->board->failed), 0);
-    fixture_free(fixture);
-}
-
-/** A fetch of a group that is not durable yet waits for it, and the ring holds all that may be on their way. */
-static void fetches_wait_and_are_bounded(void) {
-    struct wal_fetch answer;
-    fixture = fixture_new(1, FILE_BYTES, 32);
-    CHECK_EQ(fixture_start(fixture), 0);
-    hold(true);
-    fixture_append(fixture, 0, 3);
-    CHECK_EQ(wal_lane_fetch(&fixture->lanes[0], wal_place_make(1, 0, 0), 1), 0);
-    for (unsigned i = 0; i < 10; i++)
-        fixture_turn(fixture, 1000);
-    CHECK_EQ(wal_lane_fetched(&fixture->lanes[0], &answer), 0);
-    hold(false);
-    for (unsigned i = 0; i < 10; i++)
-        fixture_turn(fixture, 1000);
-    CHECK_EQ(wal_lane_fetched(&fixture->lanes[0], &answer), 1);
-    CHECK_EQ(answer.status, 0);
-    for (unsigned i = 0; i < WAL_FETCHES_MAX; i++)
-        CHECK_EQ(wal_lane_fetch(&fixture->lanes[0], wal_place_make(1, 0, 0), i), 0);
-    CHECK_EQ(wal_lane_fetch(&fixture->lanes[0], wal_place_make(1, 0, 0), 9), -EAGAIN);
-    for (unsigned i = 0; i < 1000; i++)
-        fixture_turn(fixture, 0);
-    CHECK_EQ(wal_lane_fetch(&fixture->lanes[0], wal_place_make(1, 0, 0), 9),
-             -EAGAIN); /* answered, not taken */
-    for (unsigned i = 0; i < WAL_FETCHES_MAX; i++) {
-        CHECK_EQ(wal_lane_fetched(&fixture->lanes[0], &answer), 1);
-        CHECK_EQ(answer.status, 0);
-    }
-    CHECK_EQ(wal_lane_fetch(&fixture->lanes[0], wal_place_make(1, 0, 0), 9), 0);
-    fixture_free(fixture);
-}
-
 /* --- threads ------------------------------------------------------------------------------------------------------- */
 
 #define THREAD_TURNS 1500u
@@ -552,9 +435,6 @@ int main(void) {
     TEST_RUN(failures_stop_the_log);
     TEST_RUN(group_larger_than_a_file);
     TEST_RUN(open_refuses_nonsense);
-    TEST_RUN(fetches_find_every_record);
-    TEST_RUN(fetches_answer_what_is_wrong);
-    TEST_RUN(fetches_wait_and_are_bounded);
     TEST_RUN(lanes_on_their_own_threads);
     TEST_RUN(power_cuts);
     return TEST_DONE();
