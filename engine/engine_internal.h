@@ -11,7 +11,7 @@
 /** What the files of engine/ share. Reading order: engine.c (queues), execute.c (the turn), transfers.c and accounts.c (gather,
  *  decide, install), chain.c, lookups.c, segment.c (log), replay.c. */
 
-#define PREPARE_EVENTS_MAX 64 /**< events whose records are prefetched together */
+#define PREPARE_EVENTS_MAX 32 /**< events whose records are prefetched together */
 #define TRANSFER_RECORD_BYTES_MAX                                                                  \
     208 /**< longest record of one transfer: 80 and every optional field, 16-byte aligned */
 #define SEGMENT_RESERVE_BYTES (64u << 10) /**< kept free for expiries, digests and totals */

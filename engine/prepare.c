@@ -31,6 +31,7 @@ static inline void prepare_id(struct engine_lcore *lcore, struct prepared *prepa
     prepared->id_line = index_line_at(&slice->index, id_tag(prepared->id_hash));
     prepared->id_buckets = slice->index.buckets;
     __builtin_prefetch(prepared->id_line, 1);
+    index_prefetch_split(&slice->index);
     /* The record will be appended; its last byte may stand in the next line. */
     if (likely(slice->slab.count < slice->slab.capacity))
         __builtin_prefetch(

@@ -156,31 +156,25 @@ static uint32_t chain_lines(const struct index *index, const struct index_line *
  *  would not do is left as it is: a later insertion, with more room, splits it. */
 void index_split(struct index *index) {
     uint32_t spare = index->overflow.capacity - index->overflow.count + index->overflow_free_count;
-    uint32_t mask = index->buckets > index->mask ? index->mask : index->mask >> 1;
+    struct index_line *line = index_split_source(index);
     if (index->buckets >= (1u << 31) || index->lines.count == index->lines.capacity ||
-        chain_lines(index, slab_at(&index->lines, index->buckets & mask,
-                                   sizeof(struct index_line))) > spare)
+        chain_lines(index, line) > spare)
         return;
     uint32_t to = index->buckets++;
     if (to > index->mask)
         index->mask = index->mask * 2 + 1;
     struct index_line *new_line = slab_take(&index->lines, sizeof(struct index_line));
     memset(new_line, 0, sizeof(*new_line));
-    struct index_line *line =
-        slab_at(&index->lines, to & (index->mask >> 1), sizeof(struct index_line));
     if (likely(!line->overflow))
         split_line(line, new_line, index->mask - (index->mask >> 1));
     else
         split_chain(index, line, new_line, to);
-    /* The next split takes the next bucket: have it near by then. */
-    uint32_t next_from = index->buckets > index->mask ? 0 : index->buckets & (index->mask >> 1);
-    __builtin_prefetch(slab_at(&index->lines, next_from, sizeof(struct index_line)), 1);
 }
 
 void index_insert(struct index *index, uint32_t tag, uint32_t slot) {
     bucket_add(index, index_line_at(index, tag), tag, slot);
     index->count++;
-    if (index->count * INDEX_LOAD_DENOMINATOR > (uint64_t)index->buckets * INDEX_LOAD_NUMERATOR)
+    if (index_split_due(index, index->count))
         index_split(index);
 }
 

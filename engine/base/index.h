@@ -41,8 +41,9 @@ struct index_cursor {
 
 static inline struct index_line *index_line_at(const struct index *index, uint32_t tag) {
     uint32_t bucket = tag & index->mask;
-    if (bucket >= index->buckets)
-        bucket &= index->mask >> 1;
+    /* Not a branch: it would be as good as random. */
+    uint32_t beyond = 0u - (uint32_t)(bucket >= index->buckets);
+    bucket &= ~beyond | index->mask >> 1;
     return slab_at(&index->lines, bucket, sizeof(struct index_line));
 }
 
@@ -102,6 +103,24 @@ static inline bool index_has_room(const struct index *index, uint32_t more) {
                    index->overflow_free_count >=
                more + INDEX_SPARE_LINES;
 }
+/** Whether one more entry makes a split due. */
+static inline bool index_split_due(const struct index *index, uint64_t count) {
+    return count * INDEX_LOAD_DENOMINATOR > (uint64_t)index->buckets * INDEX_LOAD_NUMERATOR;
+}
+/** The bucket that the next split divides. */
+static inline struct index_line *index_split_source(const struct index *index) {
+    uint32_t mask = index->buckets > index->mask ? index->mask : index->mask >> 1;
+    return slab_at(&index->lines, index->buckets & mask, sizeof(struct index_line));
+}
+/** Have near what the split needs that the next insertion will make; nothing if it makes none. */
+ALWAYS_INLINE void index_prefetch_split(const struct index *index) {
+    if (index_split_due(index, index->count + 1) && index->lines.count < index->lines.capacity) {
+        __builtin_prefetch(index_split_source(index), 1);
+        __builtin_prefetch(slab_at(&index->lines, index->lines.count, sizeof(struct index_line)),
+                           1);
+    }
+}
+
 /** Add an entry; room must have been reserved. */
 void index_insert(struct index *index, uint32_t tag, uint32_t slot);
 /** Give the next bucket its share; only for index_insert. */
@@ -117,8 +136,7 @@ static inline void index_insert_at(struct index *index, struct index_line *line,
     line->slots[line->count] = slot;
     line->count++;
     index->count++;
-    if (unlikely(index->count * INDEX_LOAD_DENOMINATOR >
-                 (uint64_t)index->buckets * INDEX_LOAD_NUMERATOR))
+    if (unlikely(index_split_due(index, index->count)))
         index_split(index);
 }
 /** Remove the entry (tag, slot), which must be there. */
