@@ -143,7 +143,8 @@ void client_session_send_ready(struct tally_client *client) {
     }
 }
 
-static void session_send_control(struct tally_client *client, uint8_t type, const void *body,
+/** @return whether the transport took it */
+static bool session_send_control(struct tally_client *client, uint8_t type, const void *body,
                                  uint32_t body_bytes) {
     struct session *session = &client->session;
     uint8_t datagram[sizeof(struct net_header) + sizeof(struct net_ack)];
@@ -152,13 +153,18 @@ static void session_send_control(struct tally_client *client, uint8_t type, cons
     client_wire_seal(datagram, length, type, session->id, ++session->counter);
     struct tally_transport_datagram out = {
         .bytes = datagram, .length = length, .port = client->transport->server_port};
-    client->stats.datagrams_sent += client->transport->send(client->transport, &out, 1);
+    bool taken = client->transport->send(client->transport, &out, 1) == 1;
+    client->stats.datagrams_sent += taken;
+    return taken;
 }
 
 void client_session_send_ack(struct tally_client *client) {
     struct session *session = &client->session;
     struct net_ack ack = {.acknowledged = session->acknowledged};
-    session_send_control(client, NET_ACK, &ack, sizeof(ack));
+    if (!session_send_control(client, NET_ACK, &ack, sizeof(ack))) {
+        session->ack_due_ns = session->alive_due_ns = client->now_ns + NS_PER_MS;
+        return;
+    }
     session->acknowledged_sent = session->acknowledged;
     session->ack_due_ns = CLIENT_NEVER;
     session->alive_due_ns = client->now_ns + CLIENT_ALIVE_NS;
@@ -185,7 +191,7 @@ static void session_probe_credit(struct tally_client *client) {
     session->probes++;
     session->probe_due_ns =
         client->now_ns +
-        client_session_jittered(client, smaller(session->rto_ns << shift, CLIENT_RTO_MAX_NS));
+        client_session_jittered(client, smaller(CLIENT_PROBE_NS << shift, CLIENT_RTO_MAX_NS));
 }
 
 void client_session_ack_if_due(struct tally_client *client) {
