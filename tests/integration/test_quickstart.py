@@ -47,10 +47,13 @@ def over_tap_and_the_directory_is_kept():
 
 @test
 def flags_that_are_wrong():
-    for flags in (["--port", "nic"], ["--speed"], ["--wallets"], ["--wallets", "many"], ["extra"]):
-        status, _, error = server.call(QUICKSTART, *flags)
-        equal(status, 2, f"status of {flags}")
-        equal(len(error.strip().splitlines()), 1, f"lines on stderr of {flags}: {error!r}")
+    tests = server.ROOT / "tests" / "run"
+    for command in ([QUICKSTART, "--port", "nic"], [QUICKSTART, "--speed"], [QUICKSTART, "--wallets"],
+                    [QUICKSTART, "--wallets", "many"], [QUICKSTART, "extra"], [tests, "--speed"], [tests, "--only"],
+                    [tests, "extra"]):
+        status, _, error = server.call(*command)
+        equal(status, 2, f"status of {command}")
+        equal(len(error.strip().splitlines()), 1, f"lines on stderr of {command}: {error!r}")
 
 
 if __name__ == "__main__":
