@@ -50,7 +50,7 @@ int tally_ping_command(struct cli *cli, int argc, char **argv);
 int tally_wal_dump(struct cli *cli, int argc, char **argv);
 int tally_wal_verify(struct cli *cli, int argc, char **argv);
 
-/* --- output (tally_output.c); 64- and 128-bit integers are decimal strings in JSON ------------- */
+/* --- output (tally_output.c); 64- and 128-bit integers are decimal strings in JSON ------------ */
 
 struct json_object *output_object(void);
 void output_uint128(struct json_object *object, const char *name, tally_uint128_t value);

@@ -30,7 +30,7 @@
 #define CLIENT_ALIVE_NS                                                                            \
     (15 * NS_PER_SECOND) /**< an ACK is sent when nothing else was for so long */
 #define CLIENT_RTO_INITIAL_NS (50 * NS_PER_MS)
-/** Above the turns of a scheduler: on shared cores an answer is late far more often than it is lost. */
+/** Above the turns of a scheduler: on shared cores an answer is late far more often than lost. */
 #define CLIENT_RTO_MIN_NS (20 * NS_PER_MS)
 #define CLIENT_RTO_MAX_NS (1000 * NS_PER_MS)
 #define CLIENT_PROBES_MAX 4 /**< requests that are sent again while nothing comes back */

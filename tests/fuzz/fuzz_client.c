@@ -4,9 +4,10 @@
 
 #include "net/client/client_internal.h"
 
-/** What a server may send to a client, right or wrong: the input is datagrams (type, length, body), which get a good header,
- *  tag and counter, so that everything behind those is reached. The client has requests of all four operations on their way.
- *  What must hold: nothing is written outside of results, every request is called back once, the client can be closed. */
+/** What a server may send to a client, right or wrong: the input is datagrams (type, length,
+ *  body), which get a good header, tag and counter, so that everything behind those is reached.
+ *  The client has requests of all four operations on their way. What must hold: nothing is
+ *  written outside of results, every request is called back once, the client can be closed. */
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
 
