@@ -44,7 +44,8 @@ void account_gather(struct engine_lcore *lcore, const struct account *event, uin
     view->memory_full = !view->existing && room_reserve(lcore, partition, count, total) != 0;
     view->import_cursor = lcore->import_cursor_accounts;
     view->import_collides = false;
-    if ((event->flags & ACCOUNT_IMPORTED) && event->timestamp > view->import_cursor) {
+    if ((event->flags & ACCOUNT_IMPORTED) && event->timestamp > view->import_cursor &&
+        event->timestamp <= lcore->import_cursor_transfers) {
         for (unsigned p = 0; p < lcore->partition_count && !view->import_collides; p++)
             view->import_collides =
                 id_timestamp_taken(&lcore->partitions[p].ids, event->timestamp, lcore->horizon_ms);
@@ -128,6 +129,8 @@ void account_execute(struct engine_lcore *lcore, struct engine_request *request,
             request_wait_for(request, lcore->open_group);
         } else if (view.existing) {
             request_wait_for(request, group_pending(lcore, view.existing->reserved));
+        } else if (outcome.status == ACCOUNT_STATUS_imported_event_timestamp_must_not_regress) {
+            request_wait_for(request, group_bound(lcore));
         }
     }
     request->results[event] =
@@ -135,7 +138,9 @@ void account_execute(struct engine_lcore *lcore, struct engine_request *request,
     if (request->options & REQUEST_BALANCES) {
         const struct account *account = lcore_account_find(lcore, asked->id, prepared->hash[0]);
         request->balances[event] = (struct balances){0};
-        if (account)
+        if (account) {
             account_balances(account, &request->balances[event]);
+            request_wait_for(request, group_pending(lcore, account->reserved));
+        }
     }
 }

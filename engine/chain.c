@@ -167,7 +167,7 @@ static void gather_own_ids(struct engine_lcore *lcore, const struct transfer *ev
 
 static void gather_pending_copy(struct engine_lcore *lcore, const struct transfer *event,
                                 struct transfer_view *view) {
-    uint64_t hash = hash_transfer_id(event->pending_id, lcore->hash_seed);
+    uint64_t hash = hash_transfer_id(event->pending_id, lcore->digest_seed);
     struct copy *copy = copy_pending(lcore, event->pending_id, hash);
     if (copy) {
         view->pending = &copy->pending;
@@ -205,8 +205,8 @@ static void copies_apply(struct engine_lcore *lcore, uint32_t member, struct cop
             pending->pending.expires_at = record->timestamp + record->timeout * NS_PER_SECOND;
     }
     if (record->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)) {
-        struct copy *pending = copy_pending(lcore, record->pending_id,
-                                            hash_transfer_id(record->pending_id, lcore->hash_seed));
+        struct copy *pending = copy_pending(
+            lcore, record->pending_id, hash_transfer_id(record->pending_id, lcore->digest_seed));
         pending->pending.state =
             record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED;
     }
@@ -222,7 +222,7 @@ static uint32_t own_exists_status(struct engine_lcore *lcore, const struct trans
     const struct transfer *pending = NULL;
     if (recorded->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING))
         pending = &copy_pending(lcore, recorded->pending_id,
-                                hash_transfer_id(recorded->pending_id, lcore->hash_seed))
+                                hash_transfer_id(recorded->pending_id, lcore->digest_seed))
                        ->pending.transfer;
     return transfer_exists(event, recorded, pending);
 }
@@ -236,7 +236,7 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
     const struct transfer *asked = request_transfer(request, event, &buffer);
     struct transfer_view view = {.decided = decided};
     *effect = (struct transfer_effect){.outcome = outcome, .decided = decided};
-    effect->id_hash = hash_transfer_id(asked->id, lcore->hash_seed);
+    effect->id_hash = hash_transfer_id(asked->id, lcore->digest_seed);
     effect->request_digest =
         transfer_digest(asked, hash_id(asked->debit_account_id, lcore->hash_seed),
                         hash_id(asked->credit_account_id, lcore->hash_seed), &lcore->digest_keys);
@@ -304,6 +304,8 @@ static void account_member(struct engine_lcore *lcore, struct engine_request *re
             chain->import_cursor_accounts = outcome->timestamp;
     } else if (view.existing && !own) {
         request_wait_for(request, group_pending(lcore, view.existing->reserved));
+    } else if (outcome->status == ACCOUNT_STATUS_imported_event_timestamp_must_not_regress) {
+        request_wait_for(request, group_bound(lcore));
     }
 }
 
@@ -357,7 +359,7 @@ static void chain_fail(struct engine_lcore *lcore, struct engine_request *reques
         return;
     struct transfer buffer;
     const struct transfer *asked = request_transfer(request, first + failed, &buffer);
-    uint64_t id_hash = hash_transfer_id(asked->id, lcore->hash_seed);
+    uint64_t id_hash = hash_transfer_id(asked->id, lcore->digest_seed);
     struct result *result = &request->results[first + failed];
     if (result->status == TRANSFER_STATUS_exists_unresolved) {
         const struct id_record *record =
@@ -394,7 +396,7 @@ static void chain_balances(struct engine_lcore *lcore, struct engine_request *re
             const struct transfer *asked = request_transfer(request, event, &buffer);
             id = asked->debit_account_id;
             if (id == 0 && asked->pending_id) {
-                uint64_t hash = hash_transfer_id(asked->pending_id, lcore->hash_seed);
+                uint64_t hash = hash_transfer_id(asked->pending_id, lcore->digest_seed);
                 struct partition *partition = partition_of_transfer(lcore, asked->pending_id);
                 uint32_t slot =
                     pending_find(&partition->pendings, asked->pending_id, hash, lcore->horizon_ms);

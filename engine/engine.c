@@ -39,6 +39,7 @@ void request_fetch(struct engine_lcore *lcore, struct engine_request *request, u
     uint32_t number = lcore->fetch_free - 1;
     struct fetch_slot *slot = &lcore->fetches[number];
     lcore->fetch_free = slot->free_next;
+    lcore->fetch_free_count--;
     slot->request = request;
     slot->event = event;
     request->unresolved++;
@@ -74,8 +75,12 @@ bool engine_idle(const struct engine_lcore *lcore) {
     return lcore->outstanding == 0;
 }
 
+void engine_drain(struct engine_lcore *lcore) {
+    lcore->closing = true;
+}
+
 bool engine_backlog(const struct engine_lcore *lcore) {
-    return lcore->queue.head != NULL;
+    return lcore->queue.head || lcore->stalled.head;
 }
 
 uint32_t engine_outstanding(const struct engine_lcore *lcore) {
@@ -124,6 +129,7 @@ static int lcore_open(struct engine *engine, struct engine_lcore *lcore, unsigne
     for (uint32_t i = 0; i < WAL_FETCHES_MAX; i++)
         lcore->fetches[i].free_next = i + 1 < WAL_FETCHES_MAX ? i + 2 : 0;
     lcore->fetch_free = 1;
+    lcore->fetch_free_count = WAL_FETCHES_MAX;
     int error = chain_open(&lcore->chain);
     if (!error)
         error =

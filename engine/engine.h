@@ -100,6 +100,8 @@ unsigned engine_completed(struct engine_lcore *lcore, struct engine_request **re
 
 /** Whether nothing is queued, held or waiting on this lcore. */
 bool engine_idle(const struct engine_lcore *lcore);
+/** The lcore is about to stop: from here on nothing expires any more, so that an idle lcore logs nothing. */
+void engine_drain(struct engine_lcore *lcore);
 /** Whether accepted requests are still waiting to be executed. */
 bool engine_backlog(const struct engine_lcore *lcore);
 /** Requests accepted and not yet completed. */

@@ -16,6 +16,8 @@
     208 /**< longest record of one transfer: 80 and every optional field, 16-byte aligned */
 #define SEGMENT_RESERVE_BYTES (64u << 10) /**< kept free for expiries, digests and totals */
 #define ID_AHEAD_MAX_MS 60000u            /**< how far ahead of cell time an id may be */
+#define FETCHES_FOR_CREATES                                                                        \
+    (WAL_FETCHES_MAX / 4) /**< slots that lookups leave to retries with other fields */
 #define EXPIRIES_PER_TURN 64
 #define FORGETS_PER_TURN 64
 #define HOLDS 16 /**< groups that can be open or in flight, a power of two */
@@ -83,6 +85,8 @@ struct engine_lcore {
     uint64_t last_timestamp; /**< ns */
     uint64_t horizon_ms;     /**< of the open group */
     uint64_t digests_logged; /**< ns, cell time */
+    uint32_t ledgers_left;   /**< whose totals have not been looked at in this round */
+    bool closing;            /**< nothing expires any more */
 
     /* the open segment */
     seq_t open_group;
@@ -101,6 +105,7 @@ struct engine_lcore {
     uint32_t outstanding;
     struct fetch_slot fetches[WAL_FETCHES_MAX];
     uint32_t fetch_free; /**< 1 + first free slot */
+    uint32_t fetch_free_count;
 
     struct prepared prepared[PREPARE_EVENTS_MAX];
     struct chain *chain;
@@ -110,6 +115,7 @@ struct engine_lcore {
     struct ledger_table ledgers;
     uint64_t due_ns;                  /**< no expiry is due before */
     uint32_t forget_next;             /**< partition whose turn it is to forget */
+    uint64_t forgetting_ms;           /**< horizon for which the round over the partitions began */
     uint64_t forgotten_ms;            /**< every partition has forgotten what is below */
     bool pendings_forgotten;          /**< nothing was left to release in this round */
     uint64_t import_cursor_accounts;  /**< newest timestamp of an account */

@@ -92,10 +92,13 @@ static enum progress request_execute(struct engine_lcore *lcore, struct engine_r
                                      unsigned *used) {
     bool creates = request->operation == OPERATION_CREATE_TRANSFERS ||
                    request->operation == OPERATION_CREATE_ACCOUNTS;
+    uint32_t slots = request->operation == OPERATION_LOOKUP_ACCOUNTS    ? 0
+                     : request->operation == OPERATION_LOOKUP_TRANSFERS ? FETCHES_FOR_CREATES + 1
+                                                                        : 1;
     while (request->next_event < request->event_count && *used < prepared_count) {
         uint32_t event = request->next_event;
         uint32_t count = 1;
-        if (request->operation != OPERATION_LOOKUP_ACCOUNTS && unlikely(!lcore->fetch_free))
+        if (unlikely(lcore->fetch_free_count < slots))
             return PROGRESS_STALLED;
         if (creates) {
             if (unlikely(event_flags(request, event) & TRANSFER_LINKED))
@@ -128,6 +131,7 @@ static unsigned take_answers(struct engine_lcore *lcore) {
         lookup_fetched(lcore, request, slot->event, &answer);
         slot->free_next = lcore->fetch_free;
         lcore->fetch_free = (uint32_t)answer.cookie + 1;
+        lcore->fetch_free_count++;
         if (--request->unresolved == 0 && request->next_event == request->event_count)
             request_hold(lcore, request);
         count++;
@@ -148,17 +152,19 @@ static void forget(struct engine_lcore *lcore) {
     if (!lcore->id_time || lcore->forgotten_ms == lcore->horizon_ms)
         return;
     unsigned step = lcore->engine->config.lcores;
+    if (lcore->forget_next == lcore->index)
+        lcore->forgetting_ms = lcore->horizon_ms;
     for (unsigned i = 0; i < 8; i++) {
         struct partition *partition = &lcore->partitions[lcore->forget_next];
-        if (id_forget(&partition->ids, &lcore->memory, lcore->horizon_ms, 1))
+        if (id_forget(&partition->ids, &lcore->memory, lcore->forgetting_ms, 1))
             return;
-        if (pending_forget(&partition->pendings, lcore->horizon_ms, lcore->hash_seed,
+        if (pending_forget(&partition->pendings, lcore->forgetting_ms, lcore->digest_seed,
                            FORGETS_PER_TURN))
             return;
         lcore->forget_next += step;
         if (lcore->forget_next >= lcore->partition_count) {
             lcore->forget_next = lcore->index;
-            lcore->forgotten_ms = lcore->horizon_ms;
+            lcore->forgotten_ms = lcore->forgetting_ms;
             return;
         }
     }

@@ -122,6 +122,9 @@ uint64_t id_oldest_ms(const struct id_table *table) {
 static bool slice_timestamp_taken(const struct id_slice *slice, uint64_t timestamp,
                                   uint64_t horizon_ms) {
     uint32_t low = 0, high = slice->slab.count;
+    if (!high || timestamp > id_at(slice, high - 1)->timestamp ||
+        timestamp < id_at(slice, 0)->timestamp)
+        return false;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         if (id_at(slice, middle)->timestamp < timestamp)

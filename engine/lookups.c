@@ -16,22 +16,26 @@ void lookup_account(struct engine_lcore *lcore, struct engine_request *request, 
     }
     *result = (struct result){.status = LOOKUP_STATUS_found, .timestamp = account->timestamp};
     account_export(account, (struct account *)request->records + event);
-    if (!(request->options & REQUEST_STALE_OK))
-        request_wait_for(request, group_pending(lcore, account->reserved));
+    /* stale_ok forgoes the voters' round only, and a cell of one has none: nothing uncommitted is ever shown. */
+    request_wait_for(request, group_pending(lcore, account->reserved));
+}
+
+/** The horizon in force was fixed with the open group; it must be durable before anybody relies on it. */
+static void wait_for_horizon(struct engine_lcore *lcore, struct engine_request *request) {
+    request_wait_for(request, lcore->open_group);
+    atomic_store_explicit(&lcore->lane->wanted_group, lcore->open_group, memory_order_relaxed);
 }
 
 void lookup_transfer(struct engine_lcore *lcore, struct engine_request *request, uint32_t event) {
     uint128_t id = ((const uint128_t *)request->events)[event];
     struct result *result = &request->results[event];
     if (lcore->id_time && id_time_ms(id) < lcore->horizon_ms) {
-        /* The horizon in force was fixed with the open group; it must be durable before anybody relies on it. */
         *result = (struct result){.status = LOOKUP_STATUS_expired};
-        request_wait_for(request, lcore->open_group);
-        atomic_store_explicit(&lcore->lane->wanted_group, lcore->open_group, memory_order_relaxed);
+        wait_for_horizon(lcore, request);
         return;
     }
-    const struct id_record *record =
-        id_find(&partition_of_transfer(lcore, id)->ids, id, hash_transfer_id(id, lcore->hash_seed));
+    const struct id_record *record = id_find(&partition_of_transfer(lcore, id)->ids, id,
+                                             hash_transfer_id(id, lcore->digest_seed));
     if (!record || record->place == ID_PLACE_BURNT) {
         *result = (struct result){.status = LOOKUP_STATUS_absent};
         return;
@@ -43,7 +47,7 @@ void lookup_transfer(struct engine_lcore *lcore, struct engine_request *request,
 }
 
 /** A retry with other fields: now that the recorded ones are known, which status is it? */
-static uint32_t retry_status(struct engine_lcore *lcore, const struct engine_request *request,
+static uint32_t retry_status(struct engine_lcore *lcore, struct engine_request *request,
                              uint32_t event, const struct transfer *recorded) {
     struct transfer buffer;
     const struct transfer *asked = request_transfer(request, event, &buffer);
@@ -51,10 +55,12 @@ static uint32_t retry_status(struct engine_lcore *lcore, const struct engine_req
     if (recorded->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)) {
         struct partition *partition = partition_of_transfer(lcore, recorded->pending_id);
         uint32_t slot = pending_find(&partition->pendings, recorded->pending_id,
-                                     hash_transfer_id(recorded->pending_id, lcore->hash_seed),
+                                     hash_transfer_id(recorded->pending_id, lcore->digest_seed),
                                      lcore->horizon_ms);
-        if (slot == INDEX_NONE)
+        if (slot == INDEX_NONE) {
+            wait_for_horizon(lcore, request);
             return TRANSFER_STATUS_id_expired;
+        }
         pending = &pending_at(&partition->pendings, slot)->transfer;
     }
     return transfer_exists(asked, recorded, pending);
@@ -67,6 +73,7 @@ void lookup_fetched(struct engine_lcore *lcore, struct engine_request *request, 
     bool lookup = request->operation == OPERATION_LOOKUP_TRANSFERS;
     if (answer->status == -ENOENT) {
         /* The log has been recycled meanwhile, so the id lies below the horizon now. */
+        wait_for_horizon(lcore, request);
         result->status =
             lookup ? (uint32_t)LOOKUP_STATUS_expired : (uint32_t)TRANSFER_STATUS_id_expired;
         return;

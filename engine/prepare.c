@@ -22,10 +22,11 @@ static inline void prepare_account(struct engine_lcore *lcore, struct prepared *
 static inline void prepare_id(struct engine_lcore *lcore, struct prepared *prepared, uint64_t low,
                               uint64_t high) {
     uint128_t id = uint128_make(high, low);
-    prepared->id_hash = hash_transfer_id(id, lcore->hash_seed);
+    prepared->id_hash = hash_transfer_id(id, lcore->digest_seed);
     prepared->home = partition_of_transfer(lcore, id);
     struct id_slice *slice = id_slice_of(&prepared->home->ids, id);
     prepared->slice = slice;
+    prepared->id_buckets = 0;
     if (unlikely(!slice || !slice->index.buckets))
         return;
     prepared->id_line = index_line_at(&slice->index, id_tag(prepared->id_hash));

@@ -70,7 +70,7 @@ static int replay_transfer(struct engine *engine, seq_t seq, unsigned writer, ui
     struct transfer_effect effect = {
         .outcome = &outcome,
         .decided = fields.decided,
-        .id_hash = hash_transfer_id(transfer->id, engine->config.hash_seed),
+        .id_hash = hash_transfer_id(transfer->id, engine->config.digest_seed),
         .request_digest = fields.request_digest,
         .debit_hash = hash_id(transfer->debit_account_id, engine->config.hash_seed),
         .credit_hash = hash_id(transfer->credit_account_id, engine->config.hash_seed),
@@ -88,7 +88,7 @@ static int replay_transfer(struct engine *engine, seq_t seq, unsigned writer, ui
                  ->partitions[transfer_partition(transfer->pending_id, engine->config.partitions)];
         uint32_t slot =
             pending_find(&other->pendings, transfer->pending_id,
-                         hash_transfer_id(transfer->pending_id, engine->config.hash_seed), 0);
+                         hash_transfer_id(transfer->pending_id, engine->config.digest_seed), 0);
         if (slot == INDEX_NONE || pending_at(&other->pendings, slot)->state != PENDING_LIVE)
             return -EBADMSG;
     }
@@ -112,7 +112,7 @@ static int replay_expiry(struct engine *engine, seq_t seq, const void *record, s
     struct engine_lcore *lcore = &engine->lcores[home % engine->config.lcores];
     struct partition *partition = &engine->partitions[home];
     uint32_t slot =
-        pending_find(&partition->pendings, id, hash_transfer_id(id, engine->config.hash_seed), 0);
+        pending_find(&partition->pendings, id, hash_transfer_id(id, engine->config.digest_seed), 0);
     if (slot == INDEX_NONE || pending_at(&partition->pendings, slot)->state != PENDING_LIVE)
         return -EBADMSG;
     transfer_expire(lcore, partition, slot, (uint32_t)seq);
@@ -123,7 +123,7 @@ static int replay_burnt_id(struct engine *engine, const struct wal_record_burnt_
     unsigned home = transfer_partition(record->id, engine->config.partitions);
     struct engine_lcore *lcore = &engine->lcores[home % engine->config.lcores];
     struct id_table *ids = &engine->partitions[home].ids;
-    uint64_t hash = hash_transfer_id(record->id, engine->config.hash_seed);
+    uint64_t hash = hash_transfer_id(record->id, engine->config.digest_seed);
     if (id_find(ids, record->id, hash))
         return -EBADMSG;
     if (id_reserve(ids, &lcore->memory, record->id, 1))
@@ -248,7 +248,7 @@ int engine_replay_group_end(void *context, seq_t seq, term_t term, uint64_t cell
         lcore->forgotten_ms = horizon_ms;
         for (unsigned p = i; p < engine->config.partitions; p += engine->config.lcores) {
             id_forget(&engine->partitions[p].ids, &lcore->memory, horizon_ms, ID_SLICES);
-            pending_forget(&engine->partitions[p].pendings, horizon_ms, engine->config.hash_seed,
+            pending_forget(&engine->partitions[p].pendings, horizon_ms, engine->config.digest_seed,
                            UINT32_MAX);
         }
     }

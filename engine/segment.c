@@ -3,6 +3,8 @@
 
 #include "engine/engine_internal.h"
 
+#define LEDGERS_PER_GROUP 256 /**< whose totals are looked at when a group is sealed */
+
 bool segment_has_room(const struct engine_lcore *lcore, size_t bytes) {
     return lcore->segment &&
            lcore->segment_bytes + bytes + SEGMENT_RESERVE_BYTES <= lcore->buffer_bytes;
@@ -30,10 +32,12 @@ static bool reserve_has_room(const struct engine_lcore *lcore, size_t bytes) {
     return lcore->segment_bytes + bytes <= lcore->buffer_bytes;
 }
 
+/** Some ledgers a group, until all have been looked at. */
 static void log_ledger_totals(struct engine_lcore *lcore, uint64_t timestamp) {
     wal_place_t place;
-    for (uint32_t slot = 0; slot < lcore->ledgers.slab.count; slot++) {
-        struct ledger_total *total = ledger_at(&lcore->ledgers, slot);
+    unsigned seen = 0;
+    for (; lcore->ledgers_left && seen < LEDGERS_PER_GROUP; lcore->ledgers_left--, seen++) {
+        struct ledger_total *total = ledger_at(&lcore->ledgers, lcore->ledgers_left - 1);
         if (!total->dirty)
             continue;
         if (!reserve_has_room(lcore, sizeof(struct wal_record_ledger_total)))
@@ -68,16 +72,19 @@ static void log_partition_digests(struct engine_lcore *lcore, uint64_t timestamp
     }
 }
 
-/** Every so often, at the end of a group that changed something: what the state looks like then. What does not fit goes into the
- *  next group, for it stays dirty. */
+/** Every so often, at the end of a group that changed something: what the state looks like then. What does not fit goes into a later
+ *  group, for it stays dirty. */
 static void log_state_digests(struct engine_lcore *lcore) {
     uint64_t interval = lcore->engine->config.digest_interval_ns;
-    if (!interval || !lcore->segment || !lcore->segment_bytes ||
-        lcore->cell_time - lcore->digests_logged < interval)
+    if (!interval || !lcore->segment || !lcore->segment_bytes)
         return;
-    lcore->digests_logged = lcore->cell_time;
-    log_ledger_totals(lcore, lcore->last_timestamp);
-    log_partition_digests(lcore, lcore->last_timestamp);
+    if (lcore->cell_time - lcore->digests_logged >= interval) {
+        lcore->digests_logged = lcore->cell_time;
+        log_partition_digests(lcore, lcore->last_timestamp);
+        lcore->ledgers_left = lcore->ledgers.slab.count;
+    }
+    if (unlikely(lcore->ledgers_left))
+        log_ledger_totals(lcore, lcore->last_timestamp);
 }
 
 unsigned engine_seal(struct engine_lcore *lcore) {

@@ -85,7 +85,7 @@ void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, u
 /** The pending transfer that a post or void names, and its accounts. @return its slot's record, or NULL */
 static struct pending *gather_pending(struct engine_lcore *lcore, const struct transfer *event,
                                       struct transfer_view *view) {
-    uint64_t hash = hash_transfer_id(event->pending_id, lcore->hash_seed);
+    uint64_t hash = hash_transfer_id(event->pending_id, lcore->digest_seed);
     struct partition *partition = partition_of_transfer(lcore, event->pending_id);
     uint32_t slot = pending_find(&partition->pendings, event->pending_id, hash, lcore->horizon_ms);
     if (slot != INDEX_NONE)
@@ -98,11 +98,13 @@ void transfer_wait(struct engine_lcore *lcore, struct engine_request *request,
                    const struct transfer_view *view, uint32_t status) {
     seq_t group = 0;
     if (status == TRANSFER_STATUS_pending_transfer_expired ||
-        status == TRANSFER_STATUS_id_expired || status == TRANSFER_STATUS_id_in_future) {
+        status == TRANSFER_STATUS_id_expired || status == TRANSFER_STATUS_id_in_future ||
+        status == TRANSFER_STATUS_pending_id_expired) {
         /* Decided by the clock or the horizon: the group that says so is sealed even if it is empty. */
         group = lcore->open_group;
         atomic_store_explicit(&lcore->lane->wanted_group, group, memory_order_relaxed);
-    } else if (view->id != ID_ABSENT || view->pending_id != ID_ABSENT) {
+    } else if (view->id != ID_ABSENT || view->pending_id != ID_ABSENT ||
+               status == TRANSFER_STATUS_imported_event_timestamp_must_not_regress) {
         group = group_bound(lcore);
     }
     request_wait_for(request, group);
@@ -205,7 +207,7 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
     struct partition *partition = partition_of_transfer(lcore, record->pending_id);
     uint32_t slot =
         pending_find(&partition->pendings, record->pending_id,
-                     hash_transfer_id(record->pending_id, lcore->hash_seed), lcore->horizon_ms);
+                     hash_transfer_id(record->pending_id, lcore->digest_seed), lcore->horizon_ms);
     assert(slot != INDEX_NONE);
     pending_ended(lcore, partition, slot,
                   record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED,
@@ -389,7 +391,7 @@ static unsigned partition_due(struct engine_lcore *lcore, uint64_t *due_ns) {
 
 unsigned expire_due(struct engine_lcore *lcore) {
     unsigned count = 0;
-    while (lcore->due_ns <= lcore->cell_time && count < EXPIRIES_PER_TURN) {
+    while (lcore->due_ns <= lcore->cell_time && count < EXPIRIES_PER_TURN && !lcore->closing) {
         unsigned p = partition_due(lcore, &lcore->due_ns);
         if (lcore->due_ns > lcore->cell_time || !segment_has_room(lcore, TRANSFER_RECORD_BYTES_MAX))
             break;

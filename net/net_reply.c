@@ -151,7 +151,12 @@ void net_reply(struct net *net, struct engine_request *request, uint64_t now_ns)
     struct encoder encoder;
     encoder_begin(&encoder, net, session, context->number, request->operation);
     encoder_options(&encoder, net->config.term, request->wait_group, 0);
-    encode_entries(&encoder, request);
+    /* What failed as a whole has no entries: nothing in its results means anything. */
+    encoder.header.code = (uint8_t)request->code;
+    if (request->code == REQUEST_CODE_ok)
+        encode_entries(&encoder, request);
+    else
+        encoder_datagram(&encoder, 0);
     assert(encoder.count >= 1);
     session_reserve_trim(&net->table, session, slot, encoder.count);
     encoder_finish(&encoder, slot);

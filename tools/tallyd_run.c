@@ -411,15 +411,19 @@ static int serve(struct node *node) {
     for (;;) {
         if (!lcore_step(lcore) && !isolated)
             sched_yield();
-        failed = atomic_load_explicit(&node->board->failed, memory_order_relaxed);
+        /* Acquire pairs with the WAL's release: what it says about the failure is there. */
+        failed = atomic_load_explicit(&node->board->failed, memory_order_acquire);
         if (failed)
             break;
         if (!lcore->draining && atomic_load_explicit(&node->stop, memory_order_relaxed)) {
             lcore->draining = true;
+            engine_drain(lcore->engine);
             deadline = clock_read(CLOCK_MONOTONIC) + DRAIN_MAX_NS;
         }
-        if (lcore->draining && (lcore_may_stop(node) || clock_read(CLOCK_MONOTONIC) > deadline))
+        if (lcore->draining && lcore_may_stop(node))
             break;
+        if (lcore->draining && clock_read(CLOCK_MONOTONIC) > deadline)
+            return -ETIMEDOUT;
     }
     /* The last replies are with the driver; give it a moment to send them. */
     uint64_t last = clock_read(CLOCK_MONOTONIC) + LAST_REPLIES_NS;
@@ -501,7 +505,11 @@ int tallyd_run(const struct tallyd_options *options) {
                 node.wal_lcore == RTE_MAX_LCORE ? "the same lcore" : "an lcore of its own");
         int failed = serve(&node);
         counters_print(&node);
-        if (failed) {
+        if (failed == -ETIMEDOUT) {
+            fprintf(stderr, "tallyd: stopped before everything that was asked for was answered: "
+                            "the disk did not finish in time\n");
+            problem = TALLYD_EXIT_FAILURE;
+        } else if (failed) {
             fprintf(stderr, "tallyd: stopped, and acknowledges nothing any more: %s\n",
                     wal_error(node.wal));
             problem = TALLYD_EXIT_FAILURE;

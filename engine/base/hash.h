@@ -27,10 +27,11 @@ static inline uint64_t hash_fold(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/** Hash of a transfer id, for the tables of one node only. */
-static inline uint64_t hash_transfer_id(uint128_t id, uint64_t seed) {
-    return hash_fold((uint64_t)id ^ seed ^ 0x9e3779b97f4a7c15u,
-                     (uint64_t)(id >> 64) ^ 0xd1b54a32d192ed03u);
+/** Hash of a transfer id, for the tables of one node only.
+ *  @param secret that clients never learn, or they could choose ids that collide */
+static inline uint64_t hash_transfer_id(uint128_t id, uint64_t secret) {
+    return hash_fold((uint64_t)id ^ secret ^ 0x9e3779b97f4a7c15u,
+                     (uint64_t)(id >> 64) ^ secret << 32 ^ secret >> 32 ^ 0xd1b54a32d192ed03u);
 }
 
 /** Partition of an account: the hash's low 32 bits modulo the number of partitions. (Tables use the high bits.) */

@@ -12,7 +12,7 @@ int index_reserve(struct index *index, struct memory *memory, uint32_t more) {
     int error = slab_reserve(&index->lines, memory, more + 1, sizeof(struct index_line));
     if (error)
         return error;
-    uint64_t wanted = (uint64_t)more + INDEX_SPARE_LINES;
+    uint64_t wanted = (uint64_t)more + INDEX_SPARE_LINES + index->spare_wanted;
     if (wanted > index->overflow_free_count) {
         error =
             slab_reserve(&index->overflow, memory, (uint32_t)(wanted - index->overflow_free_count),
@@ -157,8 +157,11 @@ static uint32_t chain_lines(const struct index *index, const struct index_line *
 void index_split(struct index *index) {
     uint32_t spare = index->overflow.capacity - index->overflow.count + index->overflow_free_count;
     struct index_line *line = index_split_source(index);
-    if (index->buckets >= (1u << 31) || index->lines.count == index->lines.capacity ||
-        chain_lines(index, line) > spare)
+    uint32_t chain = chain_lines(index, line);
+    if (unlikely(chain > spare))
+        index->spare_wanted = chain;
+    if (unlikely(index->buckets >= (1u << 31) || index->lines.count == index->lines.capacity ||
+                 chain > spare))
         return;
     uint32_t to = index->buckets++;
     if (to > index->mask)

@@ -29,6 +29,8 @@ struct index {
     uint64_t count;
     uint32_t overflow_free;       /**< 1 + first line of the free list */
     uint32_t overflow_free_count; /**< lines in the free list */
+    uint32_t
+        spare_wanted; /**< overflow lines that a split was put off for, beyond INDEX_SPARE_LINES */
     struct slab lines;
     struct slab overflow;
 };
@@ -101,7 +103,7 @@ static inline bool index_has_room(const struct index *index, uint32_t more) {
     return index->buckets && index->lines.capacity - index->lines.count >= more &&
            (uint64_t)(index->overflow.capacity - index->overflow.count) +
                    index->overflow_free_count >=
-               more + INDEX_SPARE_LINES;
+               (uint64_t)more + INDEX_SPARE_LINES + index->spare_wanted;
 }
 /** Whether one more entry makes a split due. */
 static inline bool index_split_due(const struct index *index, uint64_t count) {
