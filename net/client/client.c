@@ -140,10 +140,11 @@ static void client_expire(struct tally_client *client) {
 }
 
 void client_expire_all(struct tally_client *client) {
+    client_note_time(client);
     for (struct tally_request *request = client->all_head; request;
          request = request_state(request)->all_next)
         request_state(request)->deadline_ns = 0;
-    client->polling = true;
+    client->polling = client->closing = true;
     client_expire(client);
 }
 
@@ -162,6 +163,8 @@ static bool request_is_whole(const struct tally_request *request) {
 
 static int client_submit(struct tally_client *client, struct tally_request *request, bool resent) {
     struct request_state *state = request_state(request);
+    if (client->closing)
+        return -ESHUTDOWN;
     if (!request_is_whole(request))
         return -EINVAL;
     int rc = client_parcel_check_chains(client, request);

@@ -185,7 +185,8 @@ struct tally_client {
     struct random *random;
     uint64_t now_ns; /**< of this turn */
     uint64_t jitter; /**< generator's state */
-    bool polling;
+    bool polling;    /**< inside of a turn: callbacks may run */
+    bool closing;    /**< nothing more may be submitted */
     int epoll_fd, timer_fd;
     uint64_t timer_armed_ns;
     uint16_t payload_max; /**< room of a parcel and of a receive buffer */

@@ -287,7 +287,7 @@ struct tally_options {
     uint16_t payload_max;
     /** Wanted SO_RCVBUF and SO_SNDBUF; default 4 MiB (the kernel may give less). */
     uint32_t socket_buffer_bytes;
-    /** Another packet path than a kernel socket; the client closes it. */
+    /** Another packet path than a kernel socket. The client closes it, unless opening failed. */
     struct tally_transport *transport;
 };
 
@@ -364,7 +364,7 @@ struct tally_request {
 
 /** Queue a request. It is sent by the next tally_client_poll(), or earlier when a datagram is full.
  *  @return 0, -EINVAL (operation, flags, count, missing arrays), -EMSGSIZE (a linked chain does not
- *  fit one datagram: nothing was queued) */
+ *  fit one datagram), -ESHUTDOWN (from a callback while the client closes). Then nothing is queued. */
 TALLY_API int tally_submit(struct tally_client *client, struct tally_request *request);
 
 /** Blocking calls. They submit, sleep on the descriptor and poll until the answer is there or the

@@ -188,11 +188,13 @@ int transport_socket_open(const char *server, uint32_t buffer_bytes,
         free(out);
         return rc;
     }
-    /* best effort: the kernel bounds the buffers by net.core.rmem_max, and the server drops
-     * fragments in any case */
+    /* best effort: without privileges the kernel bounds the buffers by net.core.rmem_max; and
+     * the server drops fragments in any case */
     int bytes = (int)buffer_bytes, probe = IP_PMTUDISC_PROBE;
-    setsockopt(out->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
-    setsockopt(out->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+    if (setsockopt(out->fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) < 0)
+        setsockopt(out->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
+    if (setsockopt(out->fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
+        setsockopt(out->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
     if (out->server.any.sa_family == AF_INET)
         setsockopt(out->fd, IPPROTO_IP, IP_MTU_DISCOVER, &probe, sizeof(probe));
     else

@@ -191,6 +191,24 @@ static void test_closing_ends_what_is_open(void) {
     fake_network_close(network);
 }
 
+static void submit_again(struct tally_client *client, struct tally_request *request) {
+    struct counted_request *counted = (struct counted_request *)request;
+    counted->done_count++;
+    counted->done = tally_submit(client, request) == -ESHUTDOWN;
+}
+
+static void test_nothing_is_submitted_while_closing(void) {
+    struct fake_network *network = fake_network_open(16);
+    struct tally_client *client = fake_client_open(network, NULL);
+    fill_transfers(transfers, 1, 1);
+    struct counted_request counted = transfer_request(transfers, 1, results, 0);
+    counted.request.done = submit_again;
+    CHECK_EQ(tally_submit(client, &counted.request), 0);
+    close_all(network, client);
+    CHECK_EQ(counted.done_count, 1);
+    CHECK(counted.done);
+}
+
 int main(void) {
     TEST_RUN(test_lost_answers_come_back_as_exists);
     TEST_RUN(test_deadline_says_unknown_or_not_sent);
@@ -200,5 +218,6 @@ int main(void) {
     TEST_RUN(test_another_cell_gets_nothing);
     TEST_RUN(test_callbacks_may_submit);
     TEST_RUN(test_closing_ends_what_is_open);
+    TEST_RUN(test_nothing_is_submitted_while_closing);
     return TEST_DONE();
 }
