@@ -364,7 +364,7 @@ struct tally_request {
 
 /** Queue a request. It is sent by the next tally_client_poll(), or earlier when a datagram is full.
  *  @return 0, -EINVAL (operation, flags, count, missing arrays), -EMSGSIZE (a linked chain does not
- *  fit one datagram), -ESHUTDOWN (from a callback while the client closes). Then nothing is queued. */
+ *  fit one datagram), -ESHUTDOWN (from a callback of a closing client). Nothing is queued then. */
 TALLY_API int tally_submit(struct tally_client *client, struct tally_request *request);
 
 /** Blocking calls. They submit, sleep on the descriptor and poll until the answer is there or the
