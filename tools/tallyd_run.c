@@ -283,17 +283,17 @@ static int eal_start(const struct tallyd_options *options) {
     for (int i = 0; i < options->eal_argc; i++)
         argv[i + 1] = options->eal_argv[i];
     port_dpdk_prepare_signals();
-    int used = rte_eal_init(options->eal_argc + 1, argv);
+    int used = rte_eal_init(options->eal_argc + 1, argv), problem = 0;
     if (used < 0) {
         fprintf(stderr, "tallyd: DPDK did not start: %s; look at the EAL arguments behind \"--\"\n",
                 rte_strerror(rte_errno));
-        return TALLYD_EXIT_USAGE;
-    }
-    if (used < options->eal_argc) {
+        problem = TALLYD_EXIT_USAGE;
+    } else if (used < options->eal_argc) {
         fprintf(stderr, "tallyd: \"%s\" behind \"--\" is not an EAL argument\n", argv[used + 1]);
-        return TALLYD_EXIT_USAGE;
+        problem = TALLYD_EXIT_USAGE;
     }
-    return 0;
+    free(argv);
+    return problem;
 }
 
 static int port_start(struct node *node) {
