@@ -83,6 +83,7 @@ int main(int argc, char **argv) {
             return 1;
         }
     }
+    signal(SIGPIPE, SIG_IGN); /* the other side of virtio-user may go first */
     signal(SIGTERM, on_signal);
     signal(SIGINT, on_signal);
     fprintf(stderr, "port-bridge: ready\n");
@@ -92,6 +93,8 @@ int main(int argc, char **argv) {
         if (moved == 0)
             sched_yield();
     }
+    for (int i = 0; i < 2; i++)
+        port_dpdk_close(&ports[i]);
     rte_eal_cleanup();
     return 0;
 }

@@ -8,7 +8,6 @@ import os
 import pathlib
 import random
 import struct
-import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
@@ -133,11 +132,12 @@ def af_xdp():
 
 def bridge(path, loss=0, double=0, number=1):
     """A DPDK process with virtio-user on one side and the kernel's cable on the other."""
-    return server.spawn(
-        [server.BUILD / "tests" / "integration" / "port-bridge", "net_virtio_user0", "net_af_packet0", loss, double, number,
-         "--no-huge", "-m", "128", "--no-pci", f"--file-prefix=bridge{os.getpid()}", f"--vdev=net_virtio_user0,path={path}",
-         f"--vdev=net_af_packet0,iface={netns.FIRST.port_end}", "-l", "1"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(f"{path}-bridge.log", "ab") as log:
+        return server.spawn(
+            [server.BUILD / "tests" / "integration" / "port-bridge", "net_virtio_user0", "net_af_packet0", loss, double, number,
+             "--no-huge", "-m", "128", "--no-pci", f"--file-prefix=bridge{os.getpid()}",
+             f"--vdev=net_virtio_user0,path={path}", f"--vdev=net_af_packet0,iface={netns.FIRST.port_end}", "-l", "1"],
+            stdout=log, stderr=log)
 
 
 @test
@@ -155,7 +155,7 @@ def vhost_and_virtio_user():
         world.work(ROUNDS // 4)
         world.leave()
         between.terminate()
-        equal(between.wait(10), 0, "exit status of the bridge")
+        equal(between.wait(10), 0, f"exit status of the bridge ({pathlib.Path(path + '-bridge.log').read_text()[-3000:]})")
 
 
 @test

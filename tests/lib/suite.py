@@ -235,6 +235,7 @@ def test_step(build, test):
     if sanitized:
         env.setdefault("ASAN_OPTIONS", "abort_on_error=0:detect_stack_use_after_return=1")
         env.setdefault("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1")
+        env.setdefault("LSAN_OPTIONS", f"suppressions={ROOT / 'tests' / 'lib' / 'leaks.supp'}:print_suppressions=0")
     timeout = max(TIMEOUT_S, test["timeout"]) * (3 if sanitized else 1)
     folder = os.path.dirname(place(test)).removeprefix("tests/")
     name = test["name"].split("/")[-1].removeprefix("test_")
