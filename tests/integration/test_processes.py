@@ -53,6 +53,32 @@ def counters_on_request_and_at_exit():
 
 
 @test
+def log_on_an_lcore_of_its_own():
+    """With a second lcore the WAL runs there: the same promises over a kill and a SIGTERM."""
+    tallyd = server.Tallyd(lcores="0,1").format().start()
+    day = Matchday(tallyd.cable, "--wallets", 4000, "--rate", 16000)
+    server.eventually_said(day, "deposits")
+    tallyd.kill()
+    tallyd.start()
+    server.eventually_said(day, "1:0")
+    equal(tallyd.stop(), 0, "exit status after SIGTERM")
+    tallyd.start()
+    day.finish()
+    equal(tallyd.stop(), 0, "exit status after SIGTERM")
+
+
+@test
+def configuration_file():
+    """What it says holds, and a flag wins over it."""
+    file = pathlib.Path(server.scratch(), "tallyd.conf")
+    file.write_text(f"[tallyd]\naddress = {netns.FIRST.server4}\nudp-port = 9999\nmemory-mb = 64\nsessions = 2\n")
+    tallyd = server.Tallyd(memory_mb=None, address=False, flags=["--config", file]).format().start()
+    equal(server.counter(tallyd.counters(), "engine_memory_bytes"), 64 << 20, "memory")
+    Matchday(tallyd.cable, "--wallets", 100, "--rate", 0).finish()  # at the port that the flag names
+    equal(tallyd.stop(), 0, "exit status")
+
+
+@test
 def two_side_by_side():
     """Each with its own file prefix, cable and directory; none hears the other's clients."""
     first = server.Tallyd().format().start()

@@ -85,17 +85,22 @@ class Tallyd:
     """One data directory and at most one process on it at a time."""
 
     def __init__(self, port="af_packet", data=None, cable=netns.FIRST, memory_mb=256, flags=(), eal=(), lcores="0",
-                 huge=False, mtu=1500, lay=True):
-        """`port`: a name of PORTS, for which the cable is laid here, or a device as --vdev takes it."""
+                 huge=False, mtu=1500, address=True):
+        """`port`: a name of PORTS, for which the cable is laid here, or a device as --vdev takes it. Without `memory_mb` and
+        `address` a configuration file among the flags has to say them."""
         self.data = data or os.path.join(scratch(), "data")
         self.log = self.data.rstrip("/") + ".log"
         self.port, self.cable = port, cable
         self.device = PORTS.get(port, port).format(cable=cable)
         self.prefix = f"tally{os.getpid()}-{next(_numbers)}"
-        self.memory_mb, self.lcores, self.huge = memory_mb, lcores, huge
+        self.lcores, self.huge = lcores, huge
         self.flags, self.eal = list(flags), list(eal)
+        if address:
+            self.flags += ["--address", cable.server4, "--address6", cable.server6]
+        if memory_mb:
+            self.flags += ["--memory-mb", memory_mb]
         self.process, self.pid = None, 0
-        if lay and not any(laid is cable for laid in _cables):
+        if not any(laid is cable for laid in _cables):
             _cables.append(cable)
             cable.tap() if port == "tap" else cable.veth(mtu)
 
@@ -107,10 +112,9 @@ class Tallyd:
 
     def command(self):
         memory = ["--socket-mem=512"] if self.huge else ["--no-huge", "-m", "512"]
-        return [program("tallyd"), "run", "--data", self.data, "--address", self.cable.server4,
-                "--address6", self.cable.server6, "--udp-port", UDP_PORT, "--port", self.device.split(",")[0],
-                "--memory-mb", self.memory_mb, *self.flags, "--", *memory, "--no-pci", f"--file-prefix={self.prefix}",
-                f"--vdev={self.device}", "-l", self.lcores, *self.eal]
+        return [program("tallyd"), "run", "--data", self.data, "--udp-port", UDP_PORT, "--port", self.device.split(",")[0],
+                *self.flags, "--", *memory, "--no-pci", f"--file-prefix={self.prefix}", f"--vdev={self.device}",
+                "-l", self.lcores, *self.eal]
 
     def start(self, ready=True):
         with open(self.log, "ab") as log:
