@@ -16,7 +16,7 @@ from world import World  # noqa: E402
 @test
 def balances_wanted_after_none():
     with World() as world:
-        for wanted in (False, False, True, False, True, True) * 100:
+        for wanted in (False, False, True, False, True, True) * 15:
             event = {"id": world.client.transfer_id(1), "debit_account_id": 1, "credit_account_id": 2, "amount": 1,
                      "ledger": 700, "code": 7}
             result = world.ask(world.client.create_transfers, [event], "created", balances=wanted)[0]
