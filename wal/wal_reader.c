@@ -22,7 +22,6 @@ struct wal_reader {
     uint8_t digest[WAL_DIGEST_BYTES];
     uint64_t group_file; /**< of the last good group; 0: none yet */
     uint64_t file, file_offset;
-    bool rest_zero; /**< from there to the end of the file */
     struct wal_reader_end end;
 };
 
@@ -264,7 +263,8 @@ static int conclude(struct wal_reader *reader, enum wal_finding finding, uint64_
 
 /* --- the next group ------------------------------------------------------------------------------------------------ */
 
-/** The place is empty. If its file ends in zeros and the next file does not begin with them, the group is there.
+/** The place is empty. If its file ends in zeros and the next file does not begin with them, the group is there: unless
+ * what is there is whole and a later one, which was in flight together with ours and arrived alone.
  *  @return 1 when it moved, 0, -errno */
 static int next_file(struct wal_reader *reader, char *error, size_t error_bytes) {
     const uint8_t *page;
@@ -278,15 +278,16 @@ static int next_file(struct wal_reader *reader, char *error, size_t error_bytes)
         if (!wal_bytes_zero(page, WAL_PAGE_BYTES))
             return 0;
     }
-    reader->rest_zero = true;
     int rc = wal_window_get(&reader->window, reader->file + 1, 0, WAL_PAGE_BYTES, &page);
     if (rc != 0)
         return read_failed(reader, reader->file + 1, 0, rc, error, error_bytes);
-    if (wal_bytes_zero(page, WAL_PAGE_BYTES))
+    const struct wal_header *header = (const void *)page;
+    enum wal_page_state state =
+        wal_header_check(header, reader->cell_known ? reader->cell_id : NULL);
+    if (state == WAL_PAGE_ZERO || (state == WAL_PAGE_GOOD && header->chained.seq > reader->seq + 1))
         return 0;
     reader->file++;
     reader->file_offset = 0;
-    reader->rest_zero = false;
     return 1;
 }
 
