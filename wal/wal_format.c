@@ -90,11 +90,12 @@ enum wal_page_state wal_header_check(const struct wal_header *header, const uint
     const struct wal_local_block *local = &header->local;
     if (chained->magic != WAL_HEADER_MAGIC)
         return wal_bytes_zero(header, sizeof(*header)) ? WAL_PAGE_ZERO : WAL_PAGE_DAMAGED;
-    /* magic and version stand where they stand in every version */
-    if (chained->version > WAL_FORMAT_VERSION)
-        return WAL_PAGE_NEWER;
+    /* magic, version and digest stand where they stand in every version; without the digest, bytes that a client chose
+     * (an id at the start of a page) could pass for a newer format */
     if (!digest_matches(chained, offsetof(struct wal_chained_header, digest), chained->digest))
         return WAL_PAGE_DAMAGED;
+    if (chained->version > WAL_FORMAT_VERSION)
+        return WAL_PAGE_NEWER;
     if (cell_id != NULL && memcmp(chained->cell_id, cell_id, sizeof(chained->cell_id)) != 0)
         return WAL_PAGE_FOREIGN;
     if (chained->version != WAL_FORMAT_VERSION || chained->header_bytes != WAL_PAGE_BYTES ||

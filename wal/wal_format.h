@@ -80,7 +80,7 @@ enum wal_page_state {
     WAL_PAGE_GOOD,    /**< both digests right, lengths consistent, ours */
     WAL_PAGE_ZERO,    /**< nothing but zeros */
     WAL_PAGE_DAMAGED, /**< anything else */
-    WAL_PAGE_NEWER,   /**< our magic, but a format version that this program does not know */
+    WAL_PAGE_NEWER,   /**< our magic, a right digest, and a format version not known here */
     WAL_PAGE_FOREIGN, /**< a good header of another cell */
 };
 

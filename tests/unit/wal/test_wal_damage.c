@@ -352,6 +352,24 @@ static void strangers_behind_the_end(void) {
     CHECK_EQ(recover_copy(NULL), 0);
 }
 
+/** Ids and user data are the clients' own, and stand at the start of some page: in a torn tail they must not pass for a
+ * header of a newer format. */
+static void records_that_look_like_a_newer_header(void) {
+    static const struct {
+        uint64_t magic;
+        uint32_t version;
+    } words = {WAL_HEADER_MAGIC, 9};
+    uint64_t size, torn;
+    uint8_t *end = disk_memory_bytes(fixture->disk, places[last_seq].file, &size) +
+                   places[last_seq].offset + places[last_seq].bytes;
+    memset(end + 8192, WAL_FILL_BYTE, WAL_PAGE_BYTES);
+    memcpy(end + 8192, &words, 12);
+    CHECK_EQ(recover_copy(&torn), 0);
+    CHECK_EQ(fixture->replayed_seq, last_seq);
+    CHECK_EQ(torn, WAL_PAGE_BYTES);
+    memset(end + 8192, 0, WAL_PAGE_BYTES);
+}
+
 static void verdict_table(void) {
     static const struct {
         enum wal_finding finding;
@@ -452,6 +470,7 @@ int main(void) {
         TEST_RUN(missing_file_is_refused);
         TEST_RUN(signed_nonsense_is_refused);
         TEST_RUN(strangers_behind_the_end);
+        TEST_RUN(records_that_look_like_a_newer_header);
         TEST_RUN(inspection_reports_damage);
         TEST_RUN(growing_log_is_inspected);
         TEST_RUN(cut_to_zeros_at_every_sector);
