@@ -76,7 +76,7 @@ def _die_with_parent():
 
 
 def spawn(command, **keywords):
-    """Start a program that is killed when this one ends."""
+    """Start a program that is killed when the thread that started it ends."""
     return subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent,
                             **keywords)
 
