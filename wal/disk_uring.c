@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@
 #define FILL_BYTES                                                                                 \
     (256u << 10) /**< small enough that the log's own writes get through in between */
 #define NAME_BYTES 32
+#define LOCK_TRIES 10000u /**< a millisecond each */
 
 struct open_file {
     uint64_t file; /**< 0: free */
@@ -189,7 +191,20 @@ static struct open_file *find_open(struct disk_uring *uring, uint64_t file) {
     return NULL;
 }
 
-/** @return 0, -EAGAIN when every descriptor has operations in flight, -errno */
+/** A process that was killed has left the directory's lock, but the writes that it had in flight go on, and a sync does not
+ * wait for them. They keep their file open, and so its lock. @return 0, -EBUSY, -errno */
+static int lock_log_file(int fd) {
+    for (unsigned tries = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; tries++) {
+        if (errno != EWOULDBLOCK)
+            return -errno;
+        if (tries == LOCK_TRIES)
+            return -EBUSY;
+        usleep(1000);
+    }
+    return 0;
+}
+
+/** @return 0, -EAGAIN when every descriptor has operations in flight, -EBUSY, -errno */
 static int open_log_file(struct disk_uring *uring, uint64_t file, struct open_file **out) {
     char name[NAME_BYTES];
     struct open_file *entry = find_open(uring, file);
@@ -210,6 +225,11 @@ static int open_log_file(struct disk_uring *uring, uint64_t file, struct open_fi
         entry->fd = openat(uring->directory_fd, name, access | O_DIRECT | O_CLOEXEC);
         if (entry->fd < 0)
             return -errno;
+        int rc = uring->mode == DISK_URING_WRITE ? lock_log_file(entry->fd) : 0;
+        if (rc != 0) {
+            close(entry->fd);
+            return rc;
+        }
         entry->file = file;
     }
     *out = entry;

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <pthread.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/lib/test.h"
@@ -94,6 +97,37 @@ static void ring_moves_between_threads(void) {
     remove_files();
 }
 
+/** What a killed process had in flight may still arrive. It keeps its file open, and with it the file's lock: a file is
+ * neither read nor written before that. */
+static void waits_for_writes_of_a_dead_process(void) {
+    struct disk *other;
+    int ready[2], status;
+    char byte = 0;
+    CHECK_EQ(disk_uring_create(disk, 1, FILE_BYTES), 0);
+    CHECK_EQ(disk_uring_open(directory, DISK_URING_WRITE, &other, error, sizeof(error)), 0);
+    CHECK_EQ(pipe(ready), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        int fd = open(other->name(other, 1), O_RDWR);
+        bool held = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+        if (write(ready[1], &byte, 1) != 1 || !held)
+            _exit(1);
+        usleep(50000);
+        /* the last thing before the lock goes */
+        _exit(pwrite(fd, "late", 4, 0) == 4 ? 0 : 1);
+    }
+    CHECK_EQ(read(ready[0], &byte, 1), 1);
+    static _Alignas(4096) uint8_t page[4096];
+    CHECK_EQ(other->sync(other, 1), 0);
+    CHECK_EQ(other->read(other, 1, 0, page, sizeof(page)), 0);
+    CHECK(memcmp(page, "late", 4) == 0);
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(ready[0]);
+    close(ready[1]);
+    disk_uring_close(other);
+    remove_files();
+}
+
 static void log_on_a_real_disk(void) {
     struct fixture *fixture = fixture_new(2, FILE_BYTES, 5);
     fixture->disk = disk;
@@ -160,7 +194,7 @@ int main(void) {
     if (rc == -EOPNOTSUPP) {
         printf("%s\n", error);
         rmdir(directory);
-        test_skipped = 4;
+        test_skipped = 5;
         return TEST_DONE();
     }
     if (rc != 0) {
@@ -169,6 +203,7 @@ int main(void) {
     }
     TEST_RUN(writes_reads_and_creates);
     TEST_RUN(ring_moves_between_threads);
+    TEST_RUN(waits_for_writes_of_a_dead_process);
     TEST_RUN(log_on_a_real_disk);
     TEST_RUN(refusals);
     remove_files();
