@@ -144,15 +144,16 @@ unsigned wal_submit(struct wal *wal, uint64_t now_ns) {
         int rc = wal->config.disk->submit(wal->config.disk, &slot->io);
         if (rc == -EAGAIN)
             break;
-        if (rc == 0)
+        if (rc == 0) {
+            wal->in_flight++; /* whatever else fails: the disk has the slot's memory */
             rc = wal_index_note(wal->index, slot->seq, wal->file, wal->file_offset);
+        }
         if (rc != 0) {
             wal_fail(wal, rc, "%s: cannot submit group %llu: %s",
                      wal->config.disk->name(wal->config.disk, wal->file),
                      (unsigned long long)slot->seq, strerrordesc_np(-rc));
             break;
         }
-        wal->in_flight++;
         slot->state = WAL_SLOT_WRITING;
         slot->submitted_ns = now_ns;
         wal->submitted_seq++;
