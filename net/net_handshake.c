@@ -87,10 +87,10 @@ void net_hello(struct net *net, struct net_datagram *datagram) {
         counters->drop_malformed++;
         return;
     }
-    struct session *old = session_find_instance(&net->table, hello.client_instance);
     uint64_t issued_ns;
     bool good = cookie_check(&net->cookie_key, datagram->now_ns, datagram->peer,
                              hello.client_instance, hello.cookie, &issued_ns);
+    struct session *old = good ? session_find_instance(&net->table, hello.client_instance) : NULL;
     bool repeated = old != NULL && !old->closing && old->nonce == hello.nonce &&
                     same_peer(&old->peer, datagram->peer);
     if (!good || (old != NULL && !old->closing && !repeated && issued_ns <= old->opened_ns)) {
