@@ -7,8 +7,9 @@
  *
  *  A single event is sent again, and its own id tells: `exists` if an earlier transmission took
  *  effect. For a linked chain that is not enough: of one that took effect as a whole, the first
- *  member answers `exists` and fails the chain, and the others answer linked_event_failed. So
- *  its members are looked up, which in a new session is final. */
+ *  member answers `exists` (or `id_expired`, where its id is below the horizon meanwhile) and fails
+ *  the chain, and the others answer linked_event_failed. So its members are looked up, which in a
+ *  new session is final. */
 
 static uint32_t status_exists(const struct tally_request *request) {
     return request->operation == TALLY_CREATE_ACCOUNTS ? (uint32_t)TALLY_ACCOUNT_STATUS_exists
@@ -34,16 +35,18 @@ static unsigned chain_items(const struct parcel *parcel, unsigned first) {
 }
 
 static bool chain_is_unsettled(const struct parcel *parcel, unsigned first, unsigned count) {
-    bool exists = false, failed = false;
+    bool known = false, failed = false; /* an id that is expired may have been in effect, too */
     if (count == 1 || !parcel->items[first].request)
         return false;
     for (unsigned i = first; i < first + count; i++) {
         const struct tally_request *request = parcel->items[i].request;
         uint32_t status = request->results[parcel->items[i].index].status;
-        exists |= status == status_exists(request);
+        known |=
+            status == status_exists(request) || (request->operation == TALLY_CREATE_TRANSFERS &&
+                                                 status == TALLY_TRANSFER_STATUS_id_expired);
         failed |= status == TALLY_TRANSFER_STATUS_linked_event_failed;
     }
-    return exists && failed;
+    return known && failed;
 }
 
 bool client_settle_chains(struct tally_client *client, struct parcel *parcel) {

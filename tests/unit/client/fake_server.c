@@ -72,7 +72,9 @@ static struct result event_decide(struct fake_server *server, const struct tally
                                   bool account) {
     struct fake_record *record = record_slot(server, event->id);
     struct result result = {.timestamp = ++server->timestamp, .status = TRANSFER_STATUS_created};
-    if (record->kind == 3) {
+    if (!account && event->id < server->horizon) {
+        result.status = TRANSFER_STATUS_id_expired;
+    } else if (record->kind == 3) {
         result.status = TRANSFER_STATUS_id_already_failed;
     } else if (record->kind) {
         result.status =
@@ -236,8 +238,11 @@ static void request_execute(struct fake_server *server, struct fake_request *req
             continue;
         }
         struct fake_record *record = fake_server_find(server, request->full[i].id);
-        bool found = record && record->kind == (account ? 1u : 2u);
-        struct result result = {.status = found ? LOOKUP_STATUS_found : LOOKUP_STATUS_absent};
+        bool expired = !account && request->full[i].id < server->horizon;
+        bool found = !expired && record && record->kind == (account ? 1u : 2u);
+        struct result result = {.status = expired ? LOOKUP_STATUS_expired
+                                          : found ? LOOKUP_STATUS_found
+                                                  : LOOKUP_STATUS_absent};
         writer_entry(writer, &result, record ? record->bytes : (const uint8_t *)"",
                      found ? 128 : 0);
     }

@@ -51,7 +51,8 @@ struct fake_server {
     bool hold;               /**< requests are accepted and not decided; only ACKs are answered */
     uint32_t overload_count; /**< so many of the next requests are refused */
     uint32_t retry_after_us;
-    uint32_t unknown_count; /**< so many of the next requests execute and answer unknown_outcome */
+    tally_uint128_t horizon; /**< transfer ids below it are forgotten */
+    uint32_t unknown_count;  /**< so many of the next requests execute and answer unknown_outcome */
     /* session */
     uint64_t now_ns, session, nonce, counter, edge, credit, sessions;
     bool used;

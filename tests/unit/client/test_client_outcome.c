@@ -96,6 +96,28 @@ static void test_unknown_is_settled(void) {
     }
 }
 
+/** A chain that took effect and is below the horizon when it is sent again: its first member is refused as expired, which
+ * says nothing about the others. */
+static void test_an_expired_chain_stays_unknown(void) {
+    struct fake_network *network = fake_network_open(8);
+    struct tally_client *client =
+        fake_client_open(network, &(struct tally_options){.timeout_ms = 300});
+    fill_transfers(transfers, 3, 1);
+    transfers[0].flags = transfers[1].flags = TALLY_TRANSFER_LINKED;
+    network->server.mute_replies = true;
+    CHECK_EQ(tally_create_transfers(client, transfers, 3, results, NULL), -ETIMEDOUT);
+    CHECK_EQ(network->server.created, 3);
+    network->server.mute_replies = false;
+    network->server.horizon = transfers[1].id;
+    CHECK(transfers[0].id < transfers[1].id);
+    CHECK_EQ(tally_transfer_settle(client, TALLY_SETTLE_RESEND, transfers, 3, results), -ETIMEDOUT);
+    CHECK_EQ(results[0].status, TALLY_STATUS_unknown);
+    CHECK_EQ(results[1].status, TALLY_TRANSFER_STATUS_exists);
+    CHECK_EQ(results[2].status, TALLY_TRANSFER_STATUS_exists);
+    CHECK_EQ(network->server.created, 3);
+    close_all(network, client);
+}
+
 static void test_overloaded_is_tried_again_under_new_numbers(void) {
     struct fake_network *network = fake_network_open(8);
     struct tally_client *client = fake_client_open(network, NULL);
@@ -213,6 +235,7 @@ int main(void) {
     TEST_RUN(test_lost_answers_come_back_as_exists);
     TEST_RUN(test_deadline_says_unknown_or_not_sent);
     TEST_RUN(test_unknown_is_settled);
+    TEST_RUN(test_an_expired_chain_stays_unknown);
     TEST_RUN(test_overloaded_is_tried_again_under_new_numbers);
     TEST_RUN(test_unknown_outcome_of_the_server_is_resent);
     TEST_RUN(test_another_cell_gets_nothing);
