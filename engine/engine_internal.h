@@ -62,6 +62,9 @@ struct prepared {
     struct partition *home;     /**< of the transfer's id */
     struct id_slice *slice;     /**< where the id is or will be; NULL: not there yet */
     struct index_line *id_line; /**< its line while the slice's index has id_buckets buckets */
+    const void *id_record;      /**< about where the id's record will be appended */
+    const struct index_line *split_source,
+        *split_lines; /**< what the next split needs, if it is near */
     uint32_t id_buckets;
 };
 

@@ -13,10 +13,8 @@ static inline void prepare_account(struct engine_lcore *lcore, struct prepared *
     prepared->partition[which] = partition;
     prepared->account[which] = NULL;
     prepared->line[which] = NULL;
-    if (likely(partition->accounts.index.buckets)) {
+    if (likely(partition->accounts.index.buckets))
         prepared->line[which] = index_line_at(&partition->accounts.index, account_tag(hash));
-        __builtin_prefetch(prepared->line[which]);
-    }
 }
 
 static inline void prepare_id(struct engine_lcore *lcore, struct prepared *prepared, uint64_t low,
@@ -26,17 +24,50 @@ static inline void prepare_id(struct engine_lcore *lcore, struct prepared *prepa
     prepared->home = partition_of_transfer(lcore, id);
     struct id_slice *slice = id_slice_of(&prepared->home->ids, id);
     prepared->slice = slice;
+    prepared->id_line = NULL;
+    prepared->id_record = prepared->split_source = NULL;
     prepared->id_buckets = 0;
     if (unlikely(!slice || !slice->index.buckets))
         return;
     prepared->id_line = index_line_at(&slice->index, id_tag(prepared->id_hash));
     prepared->id_buckets = slice->index.buckets;
-    __builtin_prefetch(prepared->id_line, 1);
-    index_prefetch_split(&slice->index);
+    if (unlikely(index_split_next(&slice->index) &&
+                 slice->index.lines.count < slice->index.lines.capacity)) {
+        prepared->split_source = index_split_source(&slice->index);
+        prepared->split_lines =
+            slab_at(&slice->index.lines, slice->index.lines.count, sizeof(struct index_line));
+    }
     /* The record will be appended; its last byte may stand in the next line. */
     if (likely(slice->slab.count < slice->slab.capacity))
-        __builtin_prefetch(
-            (uint8_t *)id_at(slice, slice->slab.count) + sizeof(struct id_record) - 1, 1);
+        prepared->id_record =
+            (uint8_t *)id_at(slice, slice->slab.count) + sizeof(struct id_record) - 1;
+}
+
+/** Nothing but fetches, so that as many as possible are on their way at a time: one whose page has to be looked up first holds up
+ *  whatever is computed behind it. (Inlined by force: a function that only fetches counts as one without effect.) */
+ALWAYS_INLINE void fetch_lines(const struct prepared *prepared, unsigned count) {
+    for (unsigned i = 0; i < count; i++, prepared++) {
+        __builtin_prefetch(prepared->line[0]);
+        __builtin_prefetch(prepared->line[1]);
+        __builtin_prefetch(prepared->id_line, 1);
+        __builtin_prefetch(prepared->id_record, 1);
+        if (unlikely(prepared->split_source)) {
+            for (unsigned line = 0; line < INDEX_BATCH; line++) {
+                __builtin_prefetch(&prepared->split_source[line], 1);
+                __builtin_prefetch(&prepared->split_lines[line], 1);
+            }
+        }
+    }
+}
+
+ALWAYS_INLINE void fetch_accounts(const struct prepared *prepared, unsigned count) {
+    for (unsigned i = 0; i < count; i++, prepared++) {
+        for (unsigned which = 0; which < 2; which++) {
+            const uint8_t *account = (const uint8_t *)prepared->account[which];
+            __builtin_prefetch(account, 1);
+            __builtin_prefetch(account + CACHE_LINE_BYTES, 1);
+        }
+    }
 }
 
 static void prepare_compact(struct engine_lcore *lcore, struct prepared *prepared,
@@ -93,8 +124,6 @@ static inline void find_account(struct prepared *prepared, unsigned which) {
     if (unlikely(slot == INDEX_NONE))
         return;
     struct account *account = account_at(accounts, slot);
-    __builtin_prefetch(account, 1);
-    __builtin_prefetch((uint8_t *)account + CACHE_LINE_BYTES, 1);
     prepared->account[which] = account;
 }
 
@@ -107,6 +136,7 @@ unsigned prepare_burst(struct engine_lcore *lcore) {
         prepare_request(lcore, request, &lcore->prepared[count], left);
         count += left;
     }
+    fetch_lines(lcore->prepared, count);
     unsigned done = 0;
     for (const struct engine_request *request = lcore->queue.head; done < count;
          request = request->next) {
@@ -124,5 +154,6 @@ unsigned prepare_burst(struct engine_lcore *lcore) {
         }
         done = end;
     }
+    fetch_accounts(lcore->prepared, count);
     return count;
 }

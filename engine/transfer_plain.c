@@ -6,8 +6,7 @@
  *  the general way. What is installed is the same, in the same order. */
 
 /** The id is in the window, absent, and there is room for it. */
-static inline bool id_is_new(const struct engine_lcore *lcore, uint128_t id,
-                             struct prepared *prepared) {
+static inline bool id_is_new(struct engine_lcore *lcore, uint128_t id, struct prepared *prepared) {
     struct id_slice *slice = prepared->slice;
     uint64_t ms = id_time_ms(id);
     uint32_t tag = id_tag(prepared->id_hash);
@@ -16,7 +15,8 @@ static inline bool id_is_new(const struct engine_lcore *lcore, uint128_t id,
     if (unlikely(lcore->id_time &&
                  (ms < lcore->horizon_ms || ms > lcore->cell_time / NS_PER_MS + ID_AHEAD_MAX_MS)))
         return false;
-    if (unlikely(!index_has_room(&slice->index, 1) || slice->slab.count == slice->slab.capacity))
+    if (unlikely(!index_has_room(&slice->index, 1) || slice->slab.count == slice->slab.capacity) &&
+        id_reserve(&prepared->home->ids, &lcore->memory, id, 1))
         return false;
     /* An earlier event of the burst may have split the bucket. */
     if (unlikely(slice->index.buckets != prepared->id_buckets))

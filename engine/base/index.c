@@ -4,26 +4,48 @@
 #include <errno.h>
 #include <string.h>
 
+_Static_assert(MEMORY_UNIT_BYTES % (INDEX_BATCH * sizeof(struct index_line)) == 0,
+               "the lines of a batch are contiguous");
+
 static struct index_line *overflow_at(const struct index *index, uint32_t number) {
     return slab_at(&index->overflow, number - 1, sizeof(struct index_line));
 }
 
+/** Overflow lines that may be taken. */
+static uint32_t overflow_left(const struct index *index) {
+    return index->overflow.capacity - index->overflow.count + index->overflow_spare;
+}
+
 int index_reserve(struct index *index, struct memory *memory, uint32_t more) {
-    int error = slab_reserve(&index->lines, memory, more + 1, sizeof(struct index_line));
+    if (more <= index->room)
+        return 0;
+    uint64_t lines = ((uint64_t)more / INDEX_BATCH_ENTRIES + 1) * INDEX_BATCH;
+    lines += index->buckets ? 0 : INDEX_BATCH;
+    /* An insertion takes one overflow line at most; a split takes none in the end. */
+    uint64_t spare = (uint64_t)INDEX_SPARE_LINES + index->spare_wanted;
+    uint64_t overflow = more + spare + index->buckets / 16;
+    if (lines > UINT32_MAX || overflow > UINT32_MAX)
+        return -ENOMEM;
+    int error = slab_reserve(&index->lines, memory, (uint32_t)lines, sizeof(struct index_line));
+    if (!error && overflow > index->overflow_spare)
+        error = slab_reserve(&index->overflow, memory, (uint32_t)overflow - index->overflow_spare,
+                             sizeof(struct index_line));
     if (error)
         return error;
-    uint64_t wanted = (uint64_t)more + INDEX_SPARE_LINES + index->spare_wanted;
-    if (wanted > index->overflow_free_count) {
-        error =
-            slab_reserve(&index->overflow, memory, (uint32_t)(wanted - index->overflow_free_count),
-                         sizeof(struct index_line));
-        if (error)
-            return error;
-    }
     if (!index->buckets) {
-        memset(slab_take(&index->lines, sizeof(struct index_line)), 0, sizeof(struct index_line));
-        index->buckets = 1;
+        for (uint32_t i = 0; i < INDEX_BATCH; i++)
+            memset(slab_take(&index->lines, sizeof(struct index_line)), 0,
+                   sizeof(struct index_line));
+        index->buckets = INDEX_BATCH;
+        index->mask = INDEX_BATCH - 1;
+        index->split_above = INDEX_BATCH_ENTRIES;
     }
+    /* As long as the lines at hand last; with the next ones comes the next reservation. */
+    uint64_t until =
+        (uint64_t)(index->lines.capacity - index->lines.count) / INDEX_BATCH * INDEX_BATCH_ENTRIES;
+    uint64_t room = overflow_left(index) - spare;
+    room = room < until ? room : until;
+    index->room = (uint32_t)(room > more ? room : more);
     return 0;
 }
 
@@ -34,7 +56,7 @@ static uint32_t overflow_take(struct index *index) {
     if (number) {
         line = overflow_at(index, number);
         index->overflow_free = line->overflow;
-        index->overflow_free_count--;
+        index->overflow_spare--;
     } else {
         line = slab_take(&index->overflow, sizeof(struct index_line));
         number = index->overflow.count;
@@ -46,7 +68,7 @@ static uint32_t overflow_take(struct index *index) {
 static void overflow_give(struct index *index, uint32_t number) {
     overflow_at(index, number)->overflow = index->overflow_free;
     index->overflow_free = number;
-    index->overflow_free_count++;
+    index->overflow_spare++;
 }
 
 static void bucket_add(struct index *index, struct index_line *line, uint32_t tag, uint32_t slot) {
@@ -73,7 +95,12 @@ static inline lanes32 compress_lanes(uint32_t bits) {
     return __builtin_convertvector(lanes, lanes32);
 }
 
-/** Split a bucket of one line without a branch for each entry: which one moves is as good as random. */
+static inline lanes32 pick(lanes32 from, lanes32 lanes) {
+    typedef int32_t signed32 __attribute__((vector_size(32)));
+    return (lanes32)__builtin_ia32_permvarsi256((signed32)from, (signed32)lanes);
+}
+
+/** Split a bucket of one line into it and a new one, without a branch for each entry: which one moves is as good as random. */
 static void split_line(struct index_line *from, struct index_line *to, uint32_t bit) {
     lanes32 tags, slots;
     memcpy(&tags, from->tags, sizeof(tags));
@@ -84,9 +111,8 @@ static void split_line(struct index_line *from, struct index_line *to, uint32_t 
         (uint32_t)__builtin_ia32_movmskps256((__attribute__((vector_size(32))) float)with_bit) &
         all;
     lanes32 move = compress_lanes(moving), keep = compress_lanes(all & ~moving);
-    lanes32 moved_tags = __builtin_shuffle(tags, move),
-            moved_slots = __builtin_shuffle(slots, move);
-    lanes32 kept_tags = __builtin_shuffle(tags, keep), kept_slots = __builtin_shuffle(slots, keep);
+    lanes32 moved_tags = pick(tags, move), moved_slots = pick(slots, move);
+    lanes32 kept_tags = pick(tags, keep), kept_slots = pick(slots, keep);
     memcpy(to->tags, &moved_tags, sizeof(moved_tags));
     memcpy(to->slots, &moved_slots, sizeof(moved_slots));
     memcpy(from->tags, &kept_tags, sizeof(kept_tags));
@@ -98,7 +124,7 @@ static void split_line(struct index_line *from, struct index_line *to, uint32_t 
 #else
 static void split_line(struct index_line *from, struct index_line *to, uint32_t bit) {
     uint32_t count = from->count;
-    from->count = 0;
+    from->count = to->count = to->overflow = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct index_line *line = from->tags[i] & bit ? to : from;
         line->tags[line->count] = from->tags[i];
@@ -152,32 +178,44 @@ static uint32_t chain_lines(const struct index *index, const struct index_line *
     return lines;
 }
 
-/** Give the next bucket its share of the bucket that it comes out of. Entries keep their order. A chain so long that the spare lines
- *  would not do is left as it is: a later insertion, with more room, splits it. */
+/** Give the next buckets their shares of the ones that they come out of. Entries keep their order. Chains so long that the spare
+ *  lines would not do are left as they are: a later insertion, with more room, splits them. */
 void index_split(struct index *index) {
-    uint32_t spare = index->overflow.capacity - index->overflow.count + index->overflow_free_count;
-    struct index_line *line = index_split_source(index);
-    uint32_t chain = chain_lines(index, line);
-    if (unlikely(chain > spare))
-        index->spare_wanted = chain;
-    if (unlikely(index->buckets >= (1u << 31) || index->lines.count == index->lines.capacity ||
-                 chain > spare))
+    struct index_line *lines = index_split_source(index);
+    uint32_t chains = 0;
+    for (uint32_t i = 0; i < INDEX_BATCH; i++)
+        chains += lines[i].overflow ? chain_lines(index, &lines[i]) : 0;
+    bool spare = chains <= overflow_left(index);
+    if (unlikely(!spare))
+        index->spare_wanted = chains;
+    if (unlikely(index->buckets >= (1u << 31) || !spare ||
+                 index->lines.capacity - index->lines.count < INDEX_BATCH)) {
+        index->room = 0;
         return;
-    uint32_t to = index->buckets++;
+    }
+    uint32_t to = index->buckets;
     if (to > index->mask)
         index->mask = index->mask * 2 + 1;
-    struct index_line *new_line = slab_take(&index->lines, sizeof(struct index_line));
-    memset(new_line, 0, sizeof(*new_line));
-    if (likely(!line->overflow))
-        split_line(line, new_line, index->mask - (index->mask >> 1));
-    else
-        split_chain(index, line, new_line, to);
+    struct index_line *new_lines =
+        slab_at(&index->lines, index->lines.count, sizeof(struct index_line));
+    index->lines.count += INDEX_BATCH;
+    index->buckets += INDEX_BATCH;
+    index->split_above += INDEX_BATCH_ENTRIES;
+    uint32_t bit = index->mask - (index->mask >> 1);
+    for (uint32_t i = 0; i < INDEX_BATCH; i++) {
+        if (likely(!lines[i].overflow)) {
+            split_line(&lines[i], &new_lines[i], bit);
+            continue;
+        }
+        memset(&new_lines[i], 0, sizeof(new_lines[i]));
+        split_chain(index, &lines[i], &new_lines[i], to + i);
+    }
 }
 
 void index_insert(struct index *index, uint32_t tag, uint32_t slot) {
     bucket_add(index, index_line_at(index, tag), tag, slot);
-    index->count++;
-    if (index_split_due(index, index->count))
+    index->room -= index->room != 0;
+    if (++index->count > index->split_above)
         index_split(index);
 }
 

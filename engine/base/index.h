@@ -5,15 +5,19 @@
 #include "engine/base/slab.h"
 
 /** From a hash to slot numbers: linear hashing (Litwin 1980) with one cache line a bucket.
- *  An insertion splits at most one bucket, so growth is a bounded step and nothing is ever rehashed as a whole.
+ *  Buckets are split INDEX_BATCH neighbours at a time: their lines are contiguous, old and new, so that one branch and one burst of
+ *  fetches serve many insertions; growth stays a bounded step, and nothing is ever rehashed as a whole.
  *  A line holds 7 entries of (32-bit tag, 32-bit slot); more go to overflow lines, which are rare at INDEX_LOAD.
  *  The caller compares its own keys, for tags may collide. Owner: the partition's lcore. */
 
 #define INDEX_LINE_ENTRIES 7
-#define INDEX_LOAD_NUMERATOR 7 /**< 3.5 entries a bucket on average */
-#define INDEX_LOAD_DENOMINATOR 2
+#define INDEX_BATCH                                                                                \
+    8 /**< buckets split at once: half a unit of lines; the number of buckets is a multiple of it */
+/** A batch splits when this many entries have come since the one before: 2.5 a bucket on average, for a bucket that waits for its
+ *  split holds up to twice that, and an overflow line is one more cache miss. */
+#define INDEX_BATCH_ENTRIES 20
 #define INDEX_NONE UINT32_MAX
-#define INDEX_SPARE_LINES 16 /**< overflow lines kept for the split of an unusually full bucket */
+#define INDEX_SPARE_LINES 16 /**< overflow lines kept for the split of unusually full buckets */
 
 struct index_line {
     uint32_t tags[INDEX_LINE_ENTRIES];
@@ -25,10 +29,12 @@ _Static_assert(sizeof(struct index_line) == CACHE_LINE_BYTES, "one cache line");
 
 struct index {
     uint32_t buckets;
-    uint32_t mask; /**< smallest 2^n - 1 at or above buckets - 1 */
-    uint64_t count;
-    uint32_t overflow_free;       /**< 1 + first line of the free list */
-    uint32_t overflow_free_count; /**< lines in the free list */
+    uint32_t mask;           /**< smallest 2^n - 1 at or above buckets - 1 */
+    uint32_t count;          /**< entries */
+    uint32_t split_above;    /**< with more entries than this, a split is due */
+    uint32_t room;           /**< insertions that surely fit; 0 also when more lines are wanted */
+    uint32_t overflow_free;  /**< 1 + first line of the free list */
+    uint32_t overflow_spare; /**< lines in the free list */
     uint32_t
         spare_wanted; /**< overflow lines that a split was put off for, beyond INDEX_SPARE_LINES */
     struct slab lines;
@@ -100,45 +106,35 @@ static inline uint32_t index_first(const struct index *index, struct index_curso
 int index_reserve(struct index *index, struct memory *memory, uint32_t more);
 /** Whether `more` insertions fit already: the cheap part of index_reserve. */
 static inline bool index_has_room(const struct index *index, uint32_t more) {
-    return index->buckets && index->lines.capacity - index->lines.count >= more &&
-           (uint64_t)(index->overflow.capacity - index->overflow.count) +
-                   index->overflow_free_count >=
-               (uint64_t)more + INDEX_SPARE_LINES + index->spare_wanted;
+    return index->room >= more;
 }
-/** Whether one more entry makes a split due. */
-static inline bool index_split_due(const struct index *index, uint64_t count) {
-    return count * INDEX_LOAD_DENOMINATOR > (uint64_t)index->buckets * INDEX_LOAD_NUMERATOR;
+/** Whether one more insertion makes a split due. */
+static inline bool index_split_next(const struct index *index) {
+    return index->count >= index->split_above;
 }
-/** The bucket that the next split divides. */
+/** The first of the buckets that the next split divides. */
 static inline struct index_line *index_split_source(const struct index *index) {
     uint32_t mask = index->buckets > index->mask ? index->mask : index->mask >> 1;
     return slab_at(&index->lines, index->buckets & mask, sizeof(struct index_line));
 }
-/** Have near what the split needs that the next insertion will make; nothing if it makes none. */
-ALWAYS_INLINE void index_prefetch_split(const struct index *index) {
-    if (index_split_due(index, index->count + 1) && index->lines.count < index->lines.capacity) {
-        __builtin_prefetch(index_split_source(index), 1);
-        __builtin_prefetch(slab_at(&index->lines, index->lines.count, sizeof(struct index_line)),
-                           1);
-    }
-}
 
 /** Add an entry; room must have been reserved. */
 void index_insert(struct index *index, uint32_t tag, uint32_t slot);
-/** Give the next bucket its share; only for index_insert. */
+/** Give the next buckets their share; only for index_insert. */
 void index_split(struct index *index);
 /** index_insert, where `line` is index_line_at(index, tag) and is at hand. */
 static inline void index_insert_at(struct index *index, struct index_line *line, uint32_t tag,
                                    uint32_t slot) {
-    if (unlikely(line->count == INDEX_LINE_ENTRIES)) {
+    uint32_t count = line->count;
+    if (unlikely(count == INDEX_LINE_ENTRIES)) {
         index_insert(index, tag, slot);
         return;
     }
-    line->tags[line->count] = tag;
-    line->slots[line->count] = slot;
-    line->count++;
-    index->count++;
-    if (unlikely(index_split_due(index, index->count)))
+    line->tags[count] = tag;
+    line->slots[count] = slot;
+    line->count = count + 1;
+    index->room -= index->room != 0;
+    if (unlikely(++index->count > index->split_above))
         index_split(index);
 }
 /** Remove the entry (tag, slot), which must be there. */

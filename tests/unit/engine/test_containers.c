@@ -141,6 +141,60 @@ static void test_index_survives_one_tag_for_all(void) {
     index_against_array(0, 3000);
 }
 
+/** Room that was reserved once is enough for as many insertions, and each of them adds one batch of buckets at most. */
+static void test_index_grows_in_bounded_steps_within_its_room(void) {
+    CHECK_EQ(memory_open(&memory, REGION_BYTES, false), 0);
+    struct index index = {0};
+    uint64_t random = test_seed(6);
+    uint32_t count = 0;
+    for (unsigned round = 0; round < 200; round++) {
+        uint32_t more = 1 + (uint32_t)(test_random(&random) % 1500);
+        CHECK_EQ(index_reserve(&index, &memory, more), 0);
+        CHECK(index_has_room(&index, more));
+        for (uint32_t i = 0; i < more; i++) {
+            uint32_t before = index.buckets;
+            bool next = index_split_next(&index);
+            uint32_t tag = (uint32_t)test_random(&random);
+            index_insert_at(&index, index_line_at(&index, tag), tag, count++);
+            CHECK_EQ(index.buckets, before + (next ? INDEX_BATCH : 0));
+        }
+        /* What was reserved is used before more is asked for: no split was ever put off. */
+        CHECK(index.count <= index.split_above);
+    }
+    CHECK_EQ(index.count, count);
+    CHECK(index.buckets <= count / INDEX_BATCH_ENTRIES * INDEX_BATCH + 2 * INDEX_BATCH);
+    index_release(&index, &memory);
+    CHECK_EQ(memory.units_free, memory.unit_count);
+    memory_close(&memory);
+}
+
+/** Without memory nothing is lost: what was reserved can be inserted, and growth goes on when there is memory again. */
+static void test_index_without_memory_keeps_what_it_has(void) {
+    CHECK_EQ(memory_open(&memory, (size_t)2 << 20, false), 0);
+    struct index index = {0};
+    uint64_t random = test_seed(7);
+    uint32_t count = 0;
+    static uint32_t tags[1 << 20];
+    while (index_reserve(&index, &memory, 1) == 0) {
+        tags[count] = (uint32_t)test_random(&random);
+        index_insert(&index, tags[count], count);
+        count++;
+        CHECK(count < sizeof(tags) / sizeof(*tags));
+    }
+    CHECK(count > 10000);
+    CHECK_EQ(index.count, count);
+    for (uint32_t slot = 0; slot < count; slot++) {
+        struct index_cursor cursor;
+        uint32_t got = index_first(&index, &cursor, tags[slot]);
+        while (got != slot && got != INDEX_NONE)
+            got = index_next(&index, &cursor, tags[slot]);
+        CHECK_EQ(got, slot);
+    }
+    index_release(&index, &memory);
+    CHECK_EQ(memory.units_free, memory.unit_count);
+    memory_close(&memory);
+}
+
 static void heap_note(void *context, uint32_t slot, uint32_t position) {
     ((uint32_t *)context)[slot] = position;
 }
@@ -262,6 +316,8 @@ int main(void) {
     TEST_RUN(test_index_finds_all_and_nothing_else);
     TEST_RUN(test_index_survives_many_equal_tags);
     TEST_RUN(test_index_survives_one_tag_for_all);
+    TEST_RUN(test_index_grows_in_bounded_steps_within_its_room);
+    TEST_RUN(test_index_without_memory_keeps_what_it_has);
     TEST_RUN(test_heap_gives_the_least_and_removes_any);
     TEST_RUN(test_ids_are_remembered_and_forgotten_by_slice);
     TEST_RUN(test_pendings_are_due_in_order_and_forgotten_below_the_horizon);
