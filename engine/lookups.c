@@ -66,6 +66,28 @@ static uint32_t retry_status(struct engine_lcore *lcore, struct engine_request *
     return transfer_exists(asked, recorded, pending);
 }
 
+/** Whether what came back is what was remembered: the log's own digests cover whole segments, and a fetch may read less than one. */
+static bool is_the_record(struct engine_lcore *lcore, const struct engine_request *request,
+                          uint32_t event, const struct wal_transfer_fields *fields) {
+    const struct transfer *transfer = &fields->transfer;
+    struct transfer buffer;
+    uint128_t asked = request->operation == OPERATION_LOOKUP_TRANSFERS
+                          ? ((const uint128_t *)request->events)[event]
+                          : request_transfer(request, event, &buffer)->id;
+    if (transfer->id != asked)
+        return false;
+    const struct id_record *record = id_find(&partition_of_transfer(lcore, asked)->ids, asked,
+                                             hash_transfer_id(asked, lcore->digest_seed));
+    if (!record)
+        return true; /* forgotten meanwhile */
+    uint64_t digest = fields->request_digest;
+    if (!digest)
+        digest = transfer_digest(transfer, hash_id(transfer->debit_account_id, lcore->hash_seed),
+                                 hash_id(transfer->credit_account_id, lcore->hash_seed),
+                                 &lcore->digest_keys);
+    return digest == record->digest && transfer->timestamp == record->timestamp;
+}
+
 void lookup_fetched(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                     const struct wal_fetch *answer) {
     struct result *result = &request->results[event];
@@ -78,7 +100,8 @@ void lookup_fetched(struct engine_lcore *lcore, struct engine_request *request, 
             lookup ? (uint32_t)LOOKUP_STATUS_expired : (uint32_t)TRANSFER_STATUS_id_expired;
         return;
     }
-    if (answer->status || wal_record_transfer_decode(answer->record, answer->length, &fields)) {
+    if (answer->status || wal_record_transfer_decode(answer->record, answer->length, &fields) ||
+        !is_the_record(lcore, request, event, &fields)) {
         request->code = REQUEST_CODE_unknown_outcome;
         return;
     }

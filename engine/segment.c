@@ -107,6 +107,7 @@ unsigned engine_seal(struct engine_lcore *lcore) {
         sealed = 1;
     }
     segment_claim(lcore);
-    atomic_store_explicit(&lane->segment_bytes, lcore->segment_bytes, memory_order_relaxed);
+    /* Release pairs with the acquire in wal_seal.c: whoever sees the new segment's size sees the hand-over of the old one. */
+    atomic_store_explicit(&lane->segment_bytes, lcore->segment_bytes, memory_order_release);
     return sealed;
 }

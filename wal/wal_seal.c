@@ -13,6 +13,10 @@
  *  `part` is what it handed over, NULL in the second case. */
 static bool lane_ready(struct wal *wal, unsigned lane, seq_t seq, uint64_t now_ns,
                        const struct wal_handover **part) {
+    /* Read before the ring: acquire pairs with the lane's release, so a lane whose segment is empty because it has just handed
+     * over shows the hand-over too. */
+    uint32_t bytes =
+        atomic_load_explicit(&wal->config.lanes[lane].segment_bytes, memory_order_acquire);
     *part = wal_lane_handover_peek(&wal->config.lanes[lane]);
     while (*part != NULL && (*part)->seq <= wal->skipped[lane]) {
         /* the lane was taken for stopped, and was not */
@@ -28,8 +32,7 @@ static bool lane_ready(struct wal *wal, unsigned lane, seq_t seq, uint64_t now_n
         assert((*part)->seq == seq);
         return true;
     }
-    return wal->draining && now_ns - wal->raised_ns >= WAL_DRAIN_PATIENCE_NS &&
-           atomic_load_explicit(&wal->config.lanes[lane].segment_bytes, memory_order_relaxed) == 0;
+    return wal->draining && now_ns - wal->raised_ns >= WAL_DRAIN_PATIENCE_NS && bytes == 0;
 }
 
 static void add_segment(struct wal *wal, struct wal_slot *slot, const struct wal_handover *part) {
