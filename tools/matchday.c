@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "tools/matchday_bank.h"
 #include "tools/matchday_day.h"
@@ -116,6 +117,10 @@ static int options_parse(int argc, char **argv, struct options *options) {
                 argv[optind]);
         error = -EINVAL;
     }
+    if (error == 0 && options->bank != NULL && access(options->bank, R_OK) != 0) {
+        fprintf(stderr, "tally-matchday: --bank %s: %s\n", options->bank, strerror(errno));
+        error = -EINVAL;
+    }
     options->wallets = (uint32_t)wallets;
     options->outstanding = (uint32_t)outstanding;
     options->stall_s = (uint32_t)stall_s;
@@ -177,7 +182,10 @@ int main(int argc, char **argv) {
     if (error != 0)
         return error < 0 ? 2 : 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    struct tally_options client_options = {.server = options.server, .timeout_ms = 30000};
+    struct tally_options client_options = {
+        .server = options.server,
+        .timeout_ms = options.stall_s < 30 ? options.stall_s * 1000 : 30000,
+    };
     error = tally_client_open(&client_options, &client, error_text, sizeof(error_text));
     if (error != 0) {
         fprintf(stderr, "tally-matchday: %s\n", error_text);

@@ -105,8 +105,15 @@ int shell_integer_read(const struct shell_json *json, const struct shell_json_to
 static int flags_read(const struct shell_record_kind *kind, const struct shell_json *json,
                       const struct shell_json_token *token, const char *path, uint128_t *value,
                       char *error) {
-    if (token->kind != SHELL_JSON_ARRAY)
+    if (token->kind != SHELL_JSON_ARRAY) {
+        uint128_t number;
+        if (shell_json_integer(json, token, &number) == -EINVAL) {
+            snprintf(error, SHELL_ERROR_BYTES, "%sflags: must be a list of names or a whole number",
+                     path);
+            return -EINVAL;
+        }
         return shell_integer_read(json, token, path, "flags", UINT16_MAX, value, error);
+    }
     *value = 0;
     uint32_t end = token->end;
     for (uint32_t i = (uint32_t)(token - json->tokens) + 1; i < end; i = json->tokens[i].end) {

@@ -13,12 +13,17 @@
 const struct args_option *args_common;
 
 void args_complain(const char *format, ...) {
+    char text[1024];
     va_list list;
     va_start(list, format);
-    fputs("tally: ", stderr);
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof(text), format, list);
     va_end(list);
+    /* What a file or an argument holds may be anything; a terminal and a script get one plain line. */
+    for (char *c = text; *c; c++) {
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+    }
+    fprintf(stderr, "tally: %s\n", text);
 }
 
 /* --- numbers ---------------------------------------------------------------------------------- */

@@ -120,6 +120,11 @@ static int complain_command(int argc, char **argv) {
         if (strncmp(commands[i].name, argv[0], length) == 0 && commands[i].name[length] == ' ')
             subcommands[subcommand_count++] = commands[i].name + length + 1;
     }
+    if (subcommand_count && argc > 1 &&
+        (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        print_overview();
+        return CLI_DONE;
+    }
     if (subcommand_count) {
         const char *near = argc > 1 ? args_nearest(argv[1], subcommands, subcommand_count) : NULL;
         if (near)

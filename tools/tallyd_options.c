@@ -146,6 +146,30 @@ static int option_set(struct tallyd_options *options, const struct option_row *r
     return -EINVAL;
 }
 
+/** rte_cfgfile drops a line without '=' and cuts a long one, both in silence. */
+static int config_lines_check(const char *path) {
+    FILE *file = fopen(path, "r");
+    char line[CFG_NAME_LEN + CFG_VALUE_LEN];
+    int error = 0;
+    if (!file)
+        return 0; /* said by who reads it next */
+    for (unsigned number = 1; !error && fgets(line, sizeof(line), file); number++) {
+        const char *problem = NULL;
+        if (!strchr(line, '\n') && !feof(file))
+            problem = "is too long";
+        line[strcspn(line, ";\r\n")] = '\0';
+        const char *text = line + strspn(line, " \t");
+        if (*text && *text != '[' && !strchr(text, '='))
+            problem = "should be name=value";
+        if (problem) {
+            fprintf(stderr, "tallyd: configuration file %s: line %u %s\n", path, number, problem);
+            error = -EINVAL;
+        }
+    }
+    fclose(file);
+    return error;
+}
+
 /** @param set by row: given as a flag already */
 static int config_read(struct tallyd_options *options, const bool *set) {
     static struct rte_cfgfile_entry
@@ -154,6 +178,8 @@ static int config_read(struct tallyd_options *options, const bool *set) {
         fprintf(stderr, "tallyd: configuration file %s: %s\n", options->config, strerror(errno));
         return -EINVAL;
     }
+    if (config_lines_check(options->config))
+        return -EINVAL;
     struct rte_cfgfile *file = rte_cfgfile_load(options->config, 0);
     if (!file) {
         fprintf(stderr,
@@ -213,6 +239,13 @@ static int check(const struct tallyd_options *options) {
                            "--address IPV4 or --address6 IPV6");
     if (options->window & (options->window - 1))
         return usage_error("%s must be a power of two", "--window");
+    uint64_t machine_mb = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) >> 20;
+    if (options->memory_mb > machine_mb) {
+        fprintf(stderr,
+                "tallyd: --memory-mb is \"%llu\"; this machine has %llu MiB of memory in all\n",
+                (unsigned long long)options->memory_mb, (unsigned long long)machine_mb);
+        return 1 + TALLYD_EXIT_USAGE;
+    }
     return 0;
 }
 

@@ -286,7 +286,7 @@ static int eal_start(const struct tallyd_options *options) {
     int used = rte_eal_init(options->eal_argc + 1, argv), problem = 0;
     if (used < 0) {
         fprintf(stderr, "tallyd: DPDK did not start: %s; look at the EAL arguments behind \"--\"\n",
-                rte_strerror(rte_errno));
+                rte_errno ? rte_strerror(rte_errno) : "its own lines above say why");
         problem = TALLYD_EXIT_USAGE;
     } else if (used < options->eal_argc) {
         fprintf(stderr, "tallyd: \"%s\" behind \"--\" is not an EAL argument\n", argv[used + 1]);
@@ -500,7 +500,7 @@ int tallyd_run(const struct tallyd_options *options) {
     if (!problem) {
         fprintf(stderr,
                 "tallyd: ready on UDP port %" PRIu64 ", term %" PRIu64
-                ", %u partitions, the log on %s\n",
+                ", %u partitions, log on %s\n",
                 options->udp_port, node.term, data_dir_settings(node.dir)->identity.partitions,
                 node.wal_lcore == RTE_MAX_LCORE ? "the same lcore" : "an lcore of its own");
         int failed = serve(&node);

@@ -26,6 +26,7 @@ def run_it(*flags):
     equal(status, 0, f"status of quickstart ({output[-3000:]}{error[-1000:]})")
     for words in ("SIGKILL to tallyd", "killed in the middle: yes", "proven", "tallyd's exit   clean", "log on disk     good"):
         assert words in output, f"quickstart does not say {words!r}:\n{output}"
+    equal([line for line in output.splitlines() if len(line) > 80], [], "lines of more than 80 columns")
     assert "FALSE" not in output and "WRONG" not in output, output
     equal(interfaces(), before, "interfaces after quickstart")
     return base, output
@@ -49,7 +50,8 @@ def over_tap_and_the_directory_is_kept():
 def flags_that_are_wrong():
     tests = server.ROOT / "tests" / "run"
     for command in ([QUICKSTART, "--port", "nic"], [QUICKSTART, "--speed"], [QUICKSTART, "--wallets"],
-                    [QUICKSTART, "--wallets", "many"], [QUICKSTART, "extra"], [tests, "--speed"], [tests, "--only"],
+                    [QUICKSTART, "--wallets", "many"], [QUICKSTART, "--wallets", ""], [QUICKSTART, "--wallets", "0"],
+                    [QUICKSTART, "--rate", "99999999999"], [QUICKSTART, "extra"], [tests, "--speed"], [tests, "--only"],
                     [tests, "extra"]):
         status, _, error = server.call(*command)
         equal(status, 2, f"status of {command}")

@@ -74,6 +74,7 @@ def values_of_flags():
                          ("--address6", ("10.0.0.1", "fd00:::1", "x"))):
         for value in values:
             one_line(["run", "--data", data, flag, value], flag)
+    one_line(["run", "--data", data, "--address", netns.SERVER4, "--memory-mb", "4194304"] + eal("m"), "--memory-mb")
     for flag, values in (("--partitions", ("0", "1025", "x", "-1", "1.5")), ("--id-time", ("maybe", "1")),
                          ("--file-mb", ("0", "x", "-1"))):
         for value in values:
@@ -86,6 +87,8 @@ def configuration_files():
     data, base = directory(), pathlib.Path(server.scratch())
     for name, text, word in (("unknown-key", "[tallyd]\nspeed = 9\n", "speed"),
                              ("bad-value", "[tallyd]\nudp-port = many\n", "udp-port"),
+                             ("no-value", "[tallyd]\n; a remark\nmemory-mb\n", "line 3"),
+                             ("long", "[tallyd]\nport = " + "x" * 400 + "\n", "line 2"),
                              ("unknown-section", "[nonsense]\nudp-port = 7711\n", "[tallyd]"),
                              ("garbage", "\x01\x02\x03 no configuration at all", "garbage")):
         file = base / f"{name}.conf"

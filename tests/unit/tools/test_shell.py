@@ -101,6 +101,8 @@ def flags_are_names_or_a_number():
     check.equal(error(account(flags=["linked", "pendign"])), "events[0].flags: unknown flag 'pendign'")
     check.equal(error(account(flags=["pending"])), "events[0].flags: unknown flag 'pending'")
     check.equal(error(account(flags=[1])), "events[0].flags: unknown flag '1'")
+    for wrong in ["linked", "", None, {}, 1.5]:
+        check.equal(error(account(flags=wrong)), "events[0].flags: must be a list of names or a whole number")
     check.equal(error(account(flags=65536)), "events[0].flags: out of range, must be 0 to 65535")
     check.equal(answers(account(flags=["striped"]))[0]["results"][0]["status"], "reserved_flag")
     check.equal(answers(account(flags=["linked", "linked"]))[0]["results"][0]["status"], "linked_event_chain_open")
