@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "engine/engine_internal.h"
 
@@ -122,6 +123,7 @@ static int lcore_open(struct engine *engine, struct engine_lcore *lcore, unsigne
     lcore->hash_seed = config->hash_seed;
     lcore->digest_seed = config->digest_seed;
     transfer_digest_keys(config->digest_seed, &lcore->digest_keys);
+    lcore->partition_magic = hash_partition_magic(config->partitions);
     lcore->id_time = config->id_time;
     lcore->due_ns = UINT64_MAX;
     lcore->forget_next = index;
@@ -175,6 +177,19 @@ static int config_check(const struct engine_config *config, char *error, size_t 
     return 0;
 }
 
+/** Every event visits two of them: they stand in huge pages where the system has any to give. */
+static struct partition *partitions_make(unsigned count) {
+    const size_t huge_page_bytes = (size_t)2 << 20;
+    size_t bytes = count * sizeof(struct partition);
+    bytes = (bytes + huge_page_bytes - 1) & ~(huge_page_bytes - 1);
+    struct partition *partitions = aligned_alloc(huge_page_bytes, bytes);
+    if (partitions) {
+        madvise(partitions, bytes, MADV_HUGEPAGE);
+        memset(partitions, 0, bytes);
+    }
+    return partitions;
+}
+
 int engine_open(const struct engine_config *config, struct engine **engine, char *error,
                 size_t error_bytes) {
     int problem = config_check(config, error, error_bytes);
@@ -184,7 +199,7 @@ int engine_open(const struct engine_config *config, struct engine **engine, char
     if (!made)
         goto full;
     made->config = *config;
-    made->partitions = calloc(config->partitions, sizeof(struct partition));
+    made->partitions = partitions_make(config->partitions);
     made->lcores =
         aligned_alloc(CACHE_LINE_BYTES, (sizeof(struct engine_lcore) + CACHE_LINE_BYTES - 1) /
                                             CACHE_LINE_BYTES * CACHE_LINE_BYTES * config->lcores);

@@ -11,7 +11,7 @@
 /** What the files of engine/ share. Reading order: engine.c (queues), execute.c (the turn), transfers.c and accounts.c (gather,
  *  decide, install), chain.c, lookups.c, segment.c (log), replay.c. */
 
-#define PREPARE_EVENTS_MAX 32 /**< events whose records are prefetched together */
+#define PREPARE_EVENTS_MAX 48 /**< events whose records are prefetched together */
 #define TRANSFER_RECORD_BYTES_MAX                                                                  \
     208 /**< longest record of one transfer: 80 and every optional field, 16-byte aligned */
 #define SEGMENT_RESERVE_BYTES (64u << 10) /**< kept free for expiries, digests and totals */
@@ -76,6 +76,7 @@ struct engine_lcore {
     unsigned index;
     unsigned timestamp_bits; /**< low bits of a timestamp that name the lcore */
     unsigned partition_count;
+    uint64_t partition_magic;     /**< hash_partition_magic() */
     struct partition *partitions; /**< the engine's; this lcore touches only those that it owns */
     struct wal_board *board;
     struct wal_lane *lane;
@@ -137,12 +138,14 @@ struct engine {
 };
 
 static inline struct partition *partition_of_hash(const struct engine_lcore *lcore, uint64_t hash) {
-    return &lcore->partitions[hash_partition(hash, lcore->partition_count)];
+    return &lcore->partitions[hash_partition_by(hash, lcore->partition_count,
+                                                lcore->partition_magic)];
 }
 
 static inline struct partition *partition_of_transfer(const struct engine_lcore *lcore,
                                                       uint128_t id) {
-    return &lcore->partitions[transfer_partition(id, lcore->partition_count)];
+    return &lcore->partitions[hash_partition_by((uint64_t)id & 0xffff, lcore->partition_count,
+                                                lcore->partition_magic)];
 }
 
 /** A new timestamp: above all before, at or above cell time, unique in the cell by its low bits. */

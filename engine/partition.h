@@ -12,11 +12,12 @@
  *  key(id) x balances, for each live pending transfer a hash of its record; all mod 2^128 (design section 5.9). Keeps: INV-6. */
 
 struct partition {
+    uint128_t
+        digest; /**< in one line with the head of the accounts' index: what every event needs */
+    bool digest_dirty; /**< changed since it was last logged */
     struct account_table accounts;
     struct id_table ids;
     struct pending_table pendings;
-    uint128_t digest;
-    bool digest_dirty;        /**< changed since it was last logged */
     bool digest_expected_set; /**< replay: the log said what it must be at the end of this group */
     uint128_t digest_expected;
     uint64_t account_count_expected;

@@ -39,4 +39,17 @@ static inline unsigned hash_partition(uint64_t hash, unsigned partitions) {
     return (unsigned)((uint32_t)hash % partitions);
 }
 
+/** For hash_partition without a division (Lemire, Kaser and Kurz 2019). */
+static inline uint64_t hash_partition_magic(unsigned partitions) {
+    return UINT64_MAX / partitions + 1;
+}
+/** hash_partition(hash, partitions); only multiplications that a vector has too.
+ *  @param partitions below 2^31 */
+static inline unsigned hash_partition_by(uint64_t hash, unsigned partitions, uint64_t magic) {
+    uint64_t fraction = magic * (uint32_t)hash;
+    uint64_t high = (fraction >> 32) * partitions;
+    uint64_t low = (uint64_t)(uint32_t)fraction * partitions >> 32;
+    return (unsigned)((high + low) >> 32);
+}
+
 #endif

@@ -195,6 +195,23 @@ static void test_index_without_memory_keeps_what_it_has(void) {
     memory_close(&memory);
 }
 
+static void test_partition_without_a_division_is_the_same(void) {
+    uint64_t random = test_seed(8);
+    for (unsigned partitions = 1; partitions <= PARTITIONS_MAX; partitions++) {
+        uint64_t magic = hash_partition_magic(partitions);
+        const uint64_t edges[] = {
+            0,         partitions - 1, partitions, UINT32_MAX, UINT32_MAX / partitions * partitions,
+            UINT64_MAX};
+        for (unsigned i = 0; i < sizeof(edges) / sizeof(*edges); i++)
+            CHECK_EQ(hash_partition_by(edges[i], partitions, magic),
+                     hash_partition(edges[i], partitions));
+        for (unsigned i = 0; i < 500; i++) {
+            uint64_t hash = test_random(&random);
+            CHECK_EQ(hash_partition_by(hash, partitions, magic), hash_partition(hash, partitions));
+        }
+    }
+}
+
 static void heap_note(void *context, uint32_t slot, uint32_t position) {
     ((uint32_t *)context)[slot] = position;
 }
@@ -318,6 +335,7 @@ int main(void) {
     TEST_RUN(test_index_survives_one_tag_for_all);
     TEST_RUN(test_index_grows_in_bounded_steps_within_its_room);
     TEST_RUN(test_index_without_memory_keeps_what_it_has);
+    TEST_RUN(test_partition_without_a_division_is_the_same);
     TEST_RUN(test_heap_gives_the_least_and_removes_any);
     TEST_RUN(test_ids_are_remembered_and_forgotten_by_slice);
     TEST_RUN(test_pendings_are_due_in_order_and_forgotten_below_the_horizon);
