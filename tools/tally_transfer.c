@@ -74,7 +74,7 @@ static const struct args_option hold_options[] = {
     {"ledger", 0, ARGS_NUMBER, &fields.ledger, "N", "of both accounts", true, 1, UINT32_MAX, NULL},
     {"code", 0, ARGS_NUMBER, &fields.code, "N", "kind of transfer, 1 to 65535", true, 1, UINT16_MAX,
      NULL},
-    {"id", 0, ARGS_ID, &fields.transfer.id, "ID", "its id; without it a new one is made"},
+    {"id", 0, ARGS_ID, &fields.transfer.id, "ID", "its id (it carries time); without it a new one"},
     {"flag", 0, ARGS_FLAGS, &fields.transfer.flags, "NAME", "may be given many times:", false, 0, 0,
      cli_transfer_flags},
     {"user-data-128", 0, ARGS_AMOUNT, &fields.transfer.user_data_128, "N", "yours to use"},
