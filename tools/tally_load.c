@@ -103,6 +103,12 @@ static void show_summary(struct load *load) {
 
 /* --- batches ---------------------------------------------------------------------------------- */
 
+/** Without the server's word. */
+static bool open_status(uint32_t status) {
+    return status == TALLY_STATUS_unknown || status == TALLY_STATUS_not_sent ||
+           status == TALLY_STATUS_overloaded;
+}
+
 static void count_results(struct load *load) {
     for (uint32_t i = 0; i < load->count; i++) {
         uint32_t status = load->results[i].status;
@@ -113,14 +119,44 @@ static void count_results(struct load *load) {
         } else if (status == TALLY_TRANSFER_STATUS_exists) {
             load->exists++;
         } else {
-            bool unknown = status == TALLY_STATUS_unknown || status == TALLY_STATUS_not_sent ||
-                           status == TALLY_STATUS_overloaded;
+            bool unknown = open_status(status);
             load->unknown += unknown;
             load->failed += !unknown;
             show_failure(load, i, tally_transfer_status_name(status));
         }
     }
     load->sent += load->count;
+}
+
+/** Send again what has no answer, and only that: what is answered stays answered, and what may have
+ *  taken effect stays unknown when it cannot be sent again. @return as the blocking calls */
+static int settle_open(struct load *load) {
+    struct tally_transfer *transfers = calloc(load->count, sizeof(*transfers));
+    struct tally_result *results = calloc(load->count, sizeof(*results));
+    int rc = -ENOMEM;
+    uint32_t count = 0;
+    if (transfers && results) {
+        for (uint32_t i = 0; i < load->count; i++) {
+            if (open_status(load->results[i].status))
+                transfers[count++] = load->transfers[i];
+        }
+        rc = tally_transfer_settle(load->cli->client, TALLY_SETTLE_RESEND, transfers, count,
+                                   results);
+        for (uint32_t i = 0, at = 0; i < load->count; i++) {
+            struct tally_result *result = &load->results[i];
+            if (!open_status(result->status))
+                continue;
+            bool sent = result->status == TALLY_STATUS_unknown;
+            *result = results[at++];
+            if (sent && open_status(result->status)) {
+                result->status = TALLY_STATUS_unknown;
+                rc = -ETIMEDOUT;
+            }
+        }
+    }
+    free(transfers);
+    free(results);
+    return rc;
 }
 
 static int send_batch(struct load *load) {
@@ -139,11 +175,14 @@ static int send_batch(struct load *load) {
     for (unsigned tries = 0;
          (rc == -ETIMEDOUT || rc == -ENOTCONN || rc == -EBUSY) && tries < LOAD_SETTLE_TRIES;
          tries++)
-        rc = tally_transfer_settle(load->cli->client, TALLY_SETTLE_RESEND, load->transfers,
-                                   load->count, load->results);
+        rc = settle_open(load);
     count_results(load);
     load->count = 0;
     show_progress(load, false);
+    if (rc == -ENOTCONN || rc == -EBUSY) {
+        args_complain("no answer in time; the transfers after the last answer were not sent");
+        return CLI_UNKNOWN;
+    }
     return rc < 0 ? cli_no_answer(load->cli, rc) : CLI_DONE;
 }
 

@@ -168,6 +168,27 @@ def a_load_survives_the_death_of_the_server():
 
 
 @test
+def a_load_without_a_server_says_what_is_known():
+    """What was answered stays answered, and only what was never sent is called not_sent."""
+    tallyd = served()
+    count = 40000
+    path = csv([(1, 2, 1, 1, 1) for _ in range(count)], header="debit_account_id,credit_account_id,amount,ledger,code")
+    load = subprocess.Popen([TALLY, "--json", "--timeout", "1000", "load", path], env=ENVIRONMENT, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+    time.sleep(0.15)
+    tallyd.kill()
+    output, error = load.communicate(timeout=60)
+    equal(load.returncode, 3, f"exit status of the load ({error})")
+    assert "nothing was done" not in error, error
+    *failures, summary = [json.loads(line) for line in output.splitlines()]
+    unknown = sum(line["status"] == "unknown" for line in failures)
+    tallyd.start()
+    posted = int(answers("balance", 1)[0]["debits_posted"])
+    assert 0 < posted < count, f"{posted} of {count}: the server died too early or too late"
+    assert summary["created"] <= posted <= summary["created"] + unknown, f"{posted} in the ledger, but {summary}, {unknown} unknown"
+
+
+@test
 def no_answer_is_three():
     tallyd = served()
     tallyd.kill()
