@@ -140,5 +140,15 @@ int tally_transfer_settle(struct tally_client *client, enum tally_settle how,
                                     .count = count,
                                     .events = transfers,
                                     .results = results};
-    return client_resend_wait(client, &request);
+    int status = client_resend_wait(client, &request);
+    /* What this call did not send was sent before, or there would be nothing to settle: its outcome is still unknown. */
+    bool unsettled = false;
+    bool answered = status == 0 || status == -ENOTCONN || status == -ETIMEDOUT || status == -EBUSY;
+    for (uint32_t i = 0; answered && i < count; i++) {
+        if (results[i].status == TALLY_STATUS_not_sent) {
+            results[i].status = TALLY_STATUS_unknown;
+            unsettled = true;
+        }
+    }
+    return unsettled ? -ETIMEDOUT : status;
 }

@@ -401,7 +401,7 @@ enum tally_settle {
 /** Settle transfers whose outcome is `unknown`. Blocks, like the calls above. Other requests of
  *  this client that are on their way are sent again in the new session.
  *  @param results count; after TALLY_SETTLE_RESEND as of tally_create_transfers with
- *  TALLY_RESULT_RESENT set; after TALLY_SETTLE_LOOKUP enum tally_lookup_status, where `found`
+ *  TALLY_RESULT_RESENT set, and never `not_sent`: what could not be sent again stays `unknown`; after TALLY_SETTLE_LOOKUP enum tally_lookup_status, where `found`
  *  carries the transfer's timestamp and `absent` says that it did not and will not take effect
  *  @return as the blocking calls */
 TALLY_API int tally_transfer_settle(struct tally_client *client, enum tally_settle how,

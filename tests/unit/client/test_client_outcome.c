@@ -118,6 +118,23 @@ static void test_an_expired_chain_stays_unknown(void) {
     close_all(network, client);
 }
 
+/** What an earlier call sent and this one could not even send is still unknown. */
+static void test_settling_without_a_server_leaves_unknown(void) {
+    struct fake_network *network = fake_network_open(9);
+    struct tally_client *client =
+        fake_client_open(network, &(struct tally_options){.timeout_ms = 300});
+    fill_transfers(transfers, 44, 1);
+    network->server.mute_replies = true;
+    CHECK_EQ(tally_create_transfers(client, transfers, 44, results, NULL), -ETIMEDOUT);
+    network->server.dead = true;
+    for (unsigned time = 0; time < 2; time++) {
+        CHECK_EQ(tally_transfer_settle(client, TALLY_SETTLE_RESEND, transfers, 44, results),
+                 -ETIMEDOUT);
+        CHECK_EQ(count_status(results, 44, TALLY_STATUS_unknown), 44);
+    }
+    close_all(network, client);
+}
+
 static void test_overloaded_is_tried_again_under_new_numbers(void) {
     struct fake_network *network = fake_network_open(8);
     struct tally_client *client = fake_client_open(network, NULL);
@@ -235,6 +252,7 @@ int main(void) {
     TEST_RUN(test_lost_answers_come_back_as_exists);
     TEST_RUN(test_deadline_says_unknown_or_not_sent);
     TEST_RUN(test_unknown_is_settled);
+    TEST_RUN(test_settling_without_a_server_leaves_unknown);
     TEST_RUN(test_an_expired_chain_stays_unknown);
     TEST_RUN(test_overloaded_is_tried_again_under_new_numbers);
     TEST_RUN(test_unknown_outcome_of_the_server_is_resent);
