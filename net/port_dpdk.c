@@ -59,8 +59,12 @@ static int port_missing(char *error, size_t error_bytes, const char *name) {
             used += (size_t)snprintf(error + used, error_bytes - used, " %s", other);
         found++;
     }
-    if (found == 0 && used < error_bytes)
-        snprintf(error + used, error_bytes - used, " none");
+    if (found == 0)
+        snprintf(error, error_bytes,
+                 "no port %s, nor any other: name a device behind \"--\", as in "
+                 "--vdev=net_af_packet0,iface=eth1 or -a 0000:01:00.0; its driver says above if it "
+                 "refused",
+                 name);
     return -ENODEV;
 }
 

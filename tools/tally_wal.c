@@ -54,6 +54,10 @@ static int log_open(struct log *log, const char *path, bool file_allowed) {
     char superblock[4200];
     snprintf(superblock, sizeof(superblock), "%s/superblock", folder);
     if (stat(superblock, &status) < 0) {
+        if (errno != ENOENT) {
+            args_complain("%s: %s", superblock, strerror(errno));
+            return CLI_USAGE;
+        }
         if (!file_allowed) {
             args_complain("%s is no data directory of tally: it has no superblock", path);
             return CLI_USAGE;
