@@ -79,9 +79,10 @@ ALWAYS_INLINE void fetch_lines(const struct prepared *prepared, unsigned count) 
 ALWAYS_INLINE void fetch_accounts(const struct prepared *prepared, unsigned count) {
     for (unsigned i = 0; i < count; i++, prepared++) {
         for (unsigned which = 0; which < 2; which++) {
-            const uint8_t *account = (const uint8_t *)prepared->account[which];
-            __builtin_prefetch(account, 1);
-            __builtin_prefetch(account + CACHE_LINE_BYTES, 1);
+            /* A number, for there may be none: then nothing is fetched, and nothing is wrong. */
+            uintptr_t account = (uintptr_t)prepared->account[which];
+            __builtin_prefetch((const void *)account, 1);
+            __builtin_prefetch((const void *)(account + CACHE_LINE_BYTES), 1);
         }
     }
 }
