@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <getopt.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/base/check.h"
 #include "engine/base/hash.h"
@@ -16,6 +18,7 @@
 
 #define BATCH_EVENTS 22 /**< what one Ethernet frame carries */
 #define BATCHES 16
+#define ACCOUNT_BYTES 200 /**< an account, its index entry, and what growth leaves unused */
 #define CLOCK_START_NS (1700000000ull * NS_PER_SECOND)
 
 struct bench {
@@ -185,6 +188,24 @@ static void usage(FILE *out) {
     fprintf(out, "usage: perf/run engine [--accounts N] [--seconds S] [--partitions N] [--json]\n");
 }
 
+/** @return 0, or 2 after saying in one line what is wrong with --`name` */
+static int option_number(const char *name, const char *text, double minimum, double maximum,
+                         double *value) {
+    char *end;
+    *value = strtod(text, &end);
+    if (*text && !*end && *value >= minimum && *value <= maximum)
+        return 0;
+    fprintf(stderr, "perf/run engine: --%s is \"%s\"; it must be a number from %.10g to %.10g\n",
+            name, text, minimum, maximum);
+    return 2;
+}
+
+/** Accounts for which there is memory: their records and index, the roofline's, and half of it for everything else. */
+static double accounts_max(void) {
+    double bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    return floor(bytes / 2 / (ACCOUNT_BYTES + 160));
+}
+
 static int options_parse(struct bench *bench, int argc, char **argv) {
     static const struct option options[] = {{"accounts", required_argument, NULL, 'a'},
                                             {"seconds", required_argument, NULL, 's'},
@@ -192,33 +213,42 @@ static int options_parse(struct bench *bench, int argc, char **argv) {
                                             {"json", no_argument, NULL, 'j'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
-    int option;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        char *end = NULL;
-        if (option == 'a')
-            bench->accounts = (uint32_t)strtoul(optarg, &end, 10);
-        else if (option == 's')
-            bench->seconds = strtod(optarg, &end);
-        else if (option == 'p')
-            bench->partitions = (unsigned)strtoul(optarg, &end, 10);
-        else if (option == 'j')
+    int option, error = 0;
+    double value = 0;
+    opterr = 0;
+    while (!error && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (option) {
+        case 'a':
+            error = option_number("accounts", optarg, 2, accounts_max(), &value);
+            bench->accounts = (uint32_t)value;
+            break;
+        case 's':
+            error = option_number("seconds", optarg, 0.1, 60, &bench->seconds);
+            break;
+        case 'p':
+            error = option_number("partitions", optarg, 1, PARTITIONS_MAX, &value);
+            bench->partitions = (unsigned)value;
+            break;
+        case 'j':
             bench->json = true;
-        else {
-            usage(option == 'h' ? stdout : stderr);
-            return option == 'h' ? 1 : 2;
-        }
-        if (end && *end) {
-            fprintf(stderr, "engine: \"%s\" is not a number\n", optarg);
+            break;
+        case 'h':
+            usage(stdout);
+            return 1;
+        default:
+            fprintf(stderr,
+                    "perf/run engine: \"%s\" is not an option, or lacks its value; see perf/run "
+                    "engine --help\n",
+                    argv[optind - 1]);
             return 2;
         }
     }
-    if (optind < argc || bench->accounts < 2 || bench->seconds <= 0 || bench->seconds > 60) {
-        fprintf(
-            stderr,
-            "engine: --accounts from 2 up, --seconds above 0 and at most 60, and nothing else\n");
-        return 2;
+    if (!error && optind < argc) {
+        fprintf(stderr, "perf/run engine: \"%s\" is not an option; see perf/run engine --help\n",
+                argv[optind]);
+        error = 2;
     }
-    return 0;
+    return error;
 }
 
 static int bench_open(struct bench *bench) {
@@ -237,8 +267,8 @@ static int bench_open(struct bench *bench) {
         .digest_seed = 2,
         .id_time = true,
         /* Account and index, and ids at up to 14 M/s for as long as is measured. */
-        .memory_bytes =
-            (size_t)bench->accounts * 200 + (size_t)(bench->seconds / 2 * 14e6 * 64) + (256u << 20),
+        .memory_bytes = (size_t)bench->accounts * ACCOUNT_BYTES +
+                        (size_t)(bench->seconds / 2 * 14e6 * 64) + (256u << 20),
         .log_buffer_bytes = WAL_SEGMENT_BYTES_MAX,
         .digest_interval_ns = NS_PER_SECOND,
         .horizon_back_ms = 3600000,
