@@ -84,10 +84,6 @@ bool engine_backlog(const struct engine_lcore *lcore) {
     return lcore->queue.head || lcore->stalled.head;
 }
 
-uint32_t engine_outstanding(const struct engine_lcore *lcore) {
-    return lcore->outstanding;
-}
-
 /* --- time ---------------------------------------------------------------------------------------------------------------- */
 
 void engine_clock(struct engine_lcore *lcore, uint64_t now_ns) {

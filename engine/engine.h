@@ -104,8 +104,6 @@ bool engine_idle(const struct engine_lcore *lcore);
 void engine_drain(struct engine_lcore *lcore);
 /** Whether accepted requests are still waiting to be executed. */
 bool engine_backlog(const struct engine_lcore *lcore);
-/** Requests accepted and not yet completed. */
-uint32_t engine_outstanding(const struct engine_lcore *lcore);
 
 /* --- recovery ---------------------------------------------------------------------------------------------------- */
 

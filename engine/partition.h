@@ -47,7 +47,7 @@ static inline void partition_digest_delta(struct partition *partition, uint64_t 
 /** The same for one plain transfer's side. */
 static inline void partition_digest_posted(struct partition *partition, uint64_t hash,
                                            uint128_t field, amount_t amount) {
-    partition->digest += field * amount * (hash | 1);
+    partition->digest += field * ((uint128_t)(hash | 1) * amount);
     partition->digest_dirty = true;
 }
 

@@ -47,12 +47,6 @@ bool transfer_is_plainly_created(const struct compact_transfer *asked, const str
                  credit->debits_posted);
 }
 
-static inline void side_apply(struct partition *partition, uint64_t hash, uint128_t field,
-                              uint64_t amount) {
-    partition->digest += field * ((uint128_t)(hash | 1) * amount);
-    partition->digest_dirty = true;
-}
-
 bool transfer_execute_plain(struct engine_lcore *lcore, const struct compact_transfer *asked,
                             struct prepared *prepared, uint64_t decided) {
     struct account *debit = prepared->account[0], *credit = prepared->account[1];
@@ -90,14 +84,12 @@ bool transfer_execute_plain(struct engine_lcore *lcore, const struct compact_tra
     lcore->import_cursor_transfers = decided;
 
     /* move the money */
-    debit->debits_posted += asked->amount;
-    credit->credits_posted += asked->amount;
-    debit->reserved = credit->reserved = (uint32_t)lcore->open_group;
-    side_apply(prepared->partition[0], prepared->hash[0], DIGEST_DEBITS_POSTED, asked->amount);
-    side_apply(prepared->partition[1], prepared->hash[1], DIGEST_CREDITS_POSTED, asked->amount);
-    struct ledger_total *total = ledger_need(&lcore->ledgers, asked->ledger);
-    total->dirty = true;
-    total->sums.debits_posted += asked->amount;
-    total->sums.credits_posted += asked->amount;
+    const struct posting posting = {.debit = debit,
+                                    .credit = credit,
+                                    .debit_partition = prepared->partition[0],
+                                    .credit_partition = prepared->partition[1],
+                                    .debit_hash = prepared->hash[0],
+                                    .credit_hash = prepared->hash[1]};
+    posting_apply(lcore, &posting, asked->ledger, asked->amount, (uint32_t)lcore->open_group);
     return true;
 }

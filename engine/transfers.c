@@ -161,23 +161,6 @@ static void pending_ended(struct engine_lcore *lcore, struct partition *partitio
     partition->digest_dirty = true;
 }
 
-/** The one case that matters for speed: money moves, and nothing else happens. */
-static void apply_posted(struct engine_lcore *lcore, const struct transfer_effect *effect,
-                         uint32_t group) {
-    amount_t amount = effect->outcome->record->amount;
-    effect->debit->debits_posted += amount;
-    effect->credit->credits_posted += amount;
-    effect->debit->reserved = effect->credit->reserved = group;
-    partition_digest_posted(effect->debit_partition, effect->debit_hash, DIGEST_DEBITS_POSTED,
-                            amount);
-    partition_digest_posted(effect->credit_partition, effect->credit_hash, DIGEST_CREDITS_POSTED,
-                            amount);
-    struct ledger_total *total = ledger_need(&lcore->ledgers, effect->outcome->record->ledger);
-    total->dirty = true;
-    total->sums.debits_posted += amount;
-    total->sums.credits_posted += amount;
-}
-
 void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *effect,
                     wal_place_t place, uint32_t group) {
     const struct transfer *record = effect->outcome->record;
@@ -188,7 +171,13 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
         lcore->import_cursor_transfers = effect->outcome->timestamp;
     if (likely(!(record->flags &
                  (TRANSFER_PENDING | TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)))) {
-        apply_posted(lcore, effect, group);
+        const struct posting posting = {.debit = effect->debit,
+                                        .credit = effect->credit,
+                                        .debit_partition = effect->debit_partition,
+                                        .credit_partition = effect->credit_partition,
+                                        .debit_hash = effect->debit_hash,
+                                        .credit_hash = effect->credit_hash};
+        posting_apply(lcore, &posting, record->ledger, record->amount, group);
         return;
     }
     struct account_delta debit, credit;
