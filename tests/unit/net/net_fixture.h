@@ -359,6 +359,17 @@ static inline size_t request_body(uint8_t *body, struct net_request_header heade
     return sizeof(header) + header.options_bytes + events_bytes;
 }
 
+/** Send a request made of anything. */
+static inline void client_request(struct fixture *fixture, struct client *client,
+                                  struct net_request_header header, const void *events,
+                                  size_t events_bytes, const void *options) {
+    uint8_t body[FRAME_BYTES * 2];
+    header.acknowledged = client->acknowledged;
+    client_send(fixture, client, NET_REQUEST, body,
+                request_body(body, header, options, events, events_bytes));
+    fixture_pump(fixture);
+}
+
 /** Send `count` compact transfers as request `number`. */
 static inline void client_transfers(struct fixture *fixture, struct client *client, uint64_t number,
                                     uint16_t count) {

@@ -35,16 +35,12 @@ static bool reply(void) {
 static void request(uint64_t number, uint8_t operation, uint8_t format, uint16_t event_count,
                     const void *events, size_t events_bytes, const void *options,
                     uint16_t options_bytes) {
-    uint8_t body[FRAME_BYTES * 2];
     struct net_request_header request_header = {.request = number,
-                                                .acknowledged = client.acknowledged,
                                                 .operation = operation,
                                                 .event_format = format,
                                                 .event_count = event_count,
                                                 .options_bytes = options_bytes};
-    client_send(&fixture, &client, NET_REQUEST, body,
-                request_body(body, request_header, options, events, events_bytes));
-    fixture_pump(&fixture);
+    client_request(&fixture, &client, request_header, events, events_bytes, options);
 }
 
 static void replayed_datagrams(void) {
