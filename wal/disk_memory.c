@@ -181,7 +181,10 @@ static int memory_poll(struct disk *disk, struct disk_io **done, unsigned count)
 
 /* --- control path ------------------------------------------------------------------------------------------------- */
 
-static int memory_list(struct disk *disk, uint64_t *files, unsigned count) {
+static int memory_list(struct disk *disk, enum disk_file_kind kind, uint64_t *files,
+                       unsigned count) {
+    if (kind != DISK_LOG)
+        return 0;
     struct disk_memory *memory = memory_of(disk);
     if (memory->file_count > count)
         return -ENOSPC;

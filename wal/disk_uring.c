@@ -341,7 +341,10 @@ static int compare_numbers(const void *a, const void *b) {
     return (left > right) - (left < right);
 }
 
-static int uring_list(struct disk *disk, uint64_t *files, unsigned count) {
+static int uring_list(struct disk *disk, enum disk_file_kind kind, uint64_t *files,
+                      unsigned count) {
+    if (kind != DISK_LOG)
+        return 0;
     struct disk_uring *uring = uring_of(disk);
     int fd = openat(uring->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *directory = fd < 0 ? NULL : fdopendir(fd);

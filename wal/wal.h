@@ -17,6 +17,7 @@
      4)                      /**< log buffers of an lcore; buffer of group g is g % WAL_BUFFERS */
 #define WAL_HORIZONS 16      /**< horizon of group g is horizon_ms[g % WAL_HORIZONS] */
 #define WAL_FETCHES_MAX 1024 /**< fetches of one lcore on their way at a time */
+#define WAL_CHUNKS_MAX 1024  /**< checkpoint chunks of one lcore on their way, a power of two */
 
 /** Positions that the WAL publishes and every lcore reads. Written by the WAL lcore only.
  *  open_group is stored with release after horizon_ms[open_group % WAL_HORIZONS] is set; lcores load it with acquire.
@@ -25,6 +26,11 @@ struct wal_board {
     _Alignas(CACHE_LINE_BYTES) _Atomic seq_t open_group;
     _Alignas(CACHE_LINE_BYTES) _Atomic seq_t commit_seq;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t horizon_ms[WAL_HORIZONS];
+    /** A checkpoint is wanted of the state at the end of this group; 0: none yet. Stored before open_group becomes
+     *  checkpoint_seq + 1 (whose release covers it), so each lcore sees it when it hands that group over, and begins. */
+    _Alignas(CACHE_LINE_BYTES) _Atomic seq_t checkpoint_seq;
+    /** The newest checkpoint that was given up (its file could not be written): lcores that still walk for it stop. */
+    _Atomic seq_t checkpoint_abandoned;
     /** Set once and for ever when the disk failed: nobody may acknowledge anything any more. */
     _Alignas(CACHE_LINE_BYTES) _Atomic int failed;
 };
@@ -39,6 +45,8 @@ struct wal_handover {
     uint64_t
         cell_time; /**< ns, of the lcore when it closed the segment; at or above last_timestamp */
 };
+
+struct checkpoint_chunk; /* wal/checkpoint_format.h */
 
 /** A record wanted back from the log, and the answer. */
 struct wal_fetch {
@@ -63,10 +71,14 @@ struct wal_lane {
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t handover_head;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t fetch_head;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t answer_tail;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t chunk_head;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t spent_tail;
     /* written by the WAL */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t handover_tail;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t fetch_tail;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t answer_head;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t chunk_tail;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t spent_head;
 
     struct wal_handover handovers[16]; /**< power of two, at least WAL_BUFFERS */
     struct {
@@ -74,6 +86,8 @@ struct wal_lane {
         uint64_t cookie;
     } fetches[WAL_FETCHES_MAX];
     struct wal_fetch answers[WAL_FETCHES_MAX];
+    struct checkpoint_chunk *chunks[WAL_CHUNKS_MAX]; /**< full ones, for the WAL to write */
+    struct checkpoint_chunk *spent[WAL_CHUNKS_MAX];  /**< written ones, the engine's again */
 };
 
 /** For the engine lcore: hand over the segment of a group. Never fails, for there are fewer buffers than ring slots. */
@@ -82,6 +96,11 @@ void wal_lane_handover(struct wal_lane *lane, const struct wal_handover *handove
 int wal_lane_fetch(struct wal_lane *lane, wal_place_t place, uint64_t cookie);
 /** For the engine lcore: take one answer. @return 1, or 0 when there is none. */
 int wal_lane_fetched(struct wal_lane *lane, struct wal_fetch *answer);
+/** For the engine lcore: hand over a chunk; its head is filled but for `number`, the WAL sets that and the digest, and gives it
+ *  back as spent. Never fails, for an lcore has fewer chunks than the ring has slots. Its last one is of CHECKPOINT_LCORE. */
+void wal_lane_chunk(struct wal_lane *lane, struct checkpoint_chunk *chunk);
+/** For the engine lcore: take a chunk back. @return NULL when there is none */
+struct checkpoint_chunk *wal_lane_chunk_spent(struct wal_lane *lane);
 
 /** Identity of the log's owner; from the directory's superblock. */
 struct wal_identity {
@@ -108,6 +127,11 @@ struct wal_position {
     uint64_t horizon_ms;                         /**< of the last good group */
     uint64_t groups, records, bytes, torn_bytes; /**< what recovery read and what it cut */
     seq_t durable_seq; /**< highest durable_seq that the log itself carries */
+    /** Published checkpoints that are kept, oldest first, and the log file that replay from each begins in; seq 0: none. */
+    struct {
+        seq_t seq;
+        uint64_t log_file;
+    } checkpoints[2];
     struct wal_index *
         index; /**< where groups lie, for fetches; wal_open takes it over (NULL: find them by walking) */
 };
@@ -140,6 +164,12 @@ struct wal_config {
     uint64_t group_delay_ns;     /**< ... and so is one that has been open for this long */
     uint64_t horizon_back_ms;    /**< ids are remembered for so long (3,600,000) */
     uint64_t horizon_minimum_ms; /**< and never for less than this (60,000) */
+    uint64_t
+        checkpoint_log_bytes; /**< a checkpoint begins when so much log was written since the last; 0: never by size */
+    uint64_t
+        checkpoint_interval_ns; /**< ... or so much time went by in which anything was logged; 0: never by time */
+    uint64_t
+        log_bytes_max; /**< budget: more log than this raises the horizon, so that files can go; 0: none */
 };
 
 /** Read the whole log, verify it, hand every record to the engine, cut a torn tail (zeroed and synced).
@@ -165,6 +195,29 @@ bool wal_drained(struct wal *wal, uint64_t now_ns);
 /** What went wrong, in one line ("" while nothing has). */
 const char *wal_error(const struct wal *wal);
 void wal_close(struct wal *wal);
+
+/* --- checkpoints and what they allow: log files go once they are older than the older kept checkpoint, every id in them is below
+ * the horizon, and nobody holds them ----------------------------------------------------------------------------------- */
+
+/** Ask for a checkpoint now. Any thread. One that is under way counts only if it began after this call.
+ *  @return a ticket: it is served when wal_checkpoints()->served reaches it */
+uint64_t wal_checkpoint_want(struct wal *wal);
+
+/** Hold every log file and published checkpoint that stands now, until wal_hold(wal, false): for a backup. Any thread; counted. */
+void wal_hold(struct wal *wal, bool hold);
+
+/** Readable from any thread. */
+struct wal_checkpoints {
+    _Atomic uint64_t served;        /**< tickets up to this one have been served, or failed */
+    _Atomic seq_t published_seq;    /**< newest published; 0: none */
+    _Atomic seq_t running_seq;      /**< the one under way; 0: none */
+    _Atomic uint64_t chunks, bytes; /**< written for it so far */
+    _Atomic uint64_t published, abandoned; /**< how many in this run */
+    _Atomic int error; /**< -errno of the one abandoned last; 0: the last was published */
+    _Atomic uint64_t files_removed; /**< log files */
+    _Atomic uint64_t log_bytes;     /**< of all log files that stand */
+};
+const struct wal_checkpoints *wal_checkpoints(const struct wal *wal);
 
 /** Counters, readable from any thread. */
 struct wal_counters {

@@ -115,7 +115,7 @@ int wal_reader_open(struct disk *disk, const struct wal_identity *identity, bool
     for (unsigned room = 256; reader != NULL && count == -ENOSPC; room *= 2) {
         free(files);
         files = malloc(room * sizeof(*files));
-        count = files == NULL ? -ENOMEM : disk->list(disk, files, room);
+        count = files == NULL ? -ENOMEM : disk->list(disk, DISK_LOG, files, room);
     }
     int rc = reader == NULL ? -ENOMEM : count < 0 ? count : 0;
     if (rc != 0) {

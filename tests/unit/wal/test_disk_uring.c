@@ -23,7 +23,7 @@ static char error[256];
 static void remove_files(void) {
     char path[128];
     uint64_t files[64];
-    int count = disk->list(disk, files, 64);
+    int count = disk->list(disk, DISK_LOG, files, 64);
     for (int i = 0; i < count; i++) {
         snprintf(path, sizeof(path), "%s", disk->name(disk, files[i]));
         unlink(path);
@@ -50,9 +50,9 @@ static void writes_reads_and_creates(void) {
     struct disk_io create = {.operation = DISK_CREATE, .file = 2, .bytes = FILE_BYTES};
     CHECK_EQ(complete(&create), 0);
     uint64_t files[4];
-    CHECK_EQ(disk->list(disk, files, 4), 2);
+    CHECK_EQ(disk->list(disk, DISK_LOG, files, 4), 2);
     CHECK_EQ(files[1], 2);
-    CHECK_EQ(disk->list(disk, files, 1), -ENOSPC);
+    CHECK_EQ(disk->list(disk, DISK_LOG, files, 1), -ENOSPC);
 
     memset(out[0], 1, 4096);
     memset(out[1], 2, 4096);

@@ -439,11 +439,13 @@ static void inspection_reports_damage(void) {
           summary.last_seq == last_seq - 1);
 }
 
-static int (*list_all)(struct disk *disk, uint64_t *files, unsigned count);
+static int (*list_all)(struct disk *disk, enum disk_file_kind kind, uint64_t *files,
+                       unsigned count);
 
 /** The listing of a moment ago, before the newest files were made. */
-static int list_earlier(struct disk *disk, uint64_t *files, unsigned count) {
-    int found = list_all(disk, files, count);
+static int list_earlier(struct disk *disk, enum disk_file_kind kind, uint64_t *files,
+                        unsigned count) {
+    int found = list_all(disk, kind, files, count);
     return found > (int)places[last_seq].file ? (int)places[last_seq].file : found;
 }
 
