@@ -17,6 +17,9 @@ struct restore;
 /** @param workers 1..LCORES_MAX
  *  @return 0 or -ENOMEM */
 int restore_open(struct engine *engine, unsigned workers, struct restore **restore);
+/** Tell under how many partitions log and checkpoint were written, before anything is restored; the engine's own number otherwise.
+ *  If that differs, what they say of single partitions is compared as a sum, where all of them are told of. */
+void restore_partitions_written(struct restore *restore, unsigned partitions);
 /** What was wrong, in one line; "" while nothing was. Of the first worker that failed. */
 const char *restore_error(const struct restore *restore);
 void restore_close(struct restore *restore);
