@@ -178,7 +178,7 @@ static void gather_pending_copy(struct engine_lcore *lcore, const struct transfe
     if (copy_find(lcore->chain, COPY_ID, event->pending_id, hash))
         view->pending_id = ID_DIFFERENT;
     else if (record)
-        view->pending_id = record->place == ID_PLACE_BURNT ? ID_BURNT : ID_DIFFERENT;
+        view->pending_id = id_is_burnt(record) ? ID_BURNT : ID_DIFFERENT;
 }
 
 /** The chain's effect of a created member on its copies. */

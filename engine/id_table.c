@@ -25,6 +25,8 @@ static void *block_of_slice(struct id_slice *slice) {
 
 static void slice_drop(struct id_table *table, struct memory *memory, struct id_slice *slice) {
     table->count -= slice->slab.count;
+    if (slice->number >= table->forgotten_end)
+        table->forgotten_end = slice->number + 1;
     table->slices[slice->number % ID_SLICES] = NULL;
     index_release(&slice->index, memory);
     slab_release(&slice->slab, memory);
@@ -71,7 +73,7 @@ void id_insert(struct id_table *table, uint128_t id, uint64_t hash, uint64_t tim
     record->timestamp = timestamp;
     record->digest = digest;
     record->place = place;
-    if (unlikely(place == ID_PLACE_BURNT))
+    if (unlikely(id_is_burnt(record)))
         record->timestamp = slot ? id_at(slice, slot - 1)->timestamp : 0;
     index_insert(&slice->index, id_tag(hash), slot);
     table->count++;
@@ -134,7 +136,7 @@ static bool slice_timestamp_taken(const struct id_slice *slice, uint64_t timesta
     }
     for (; low < slice->slab.count && id_at(slice, low)->timestamp == timestamp; low++) {
         const struct id_record *record = id_at(slice, low);
-        if (record->place != ID_PLACE_BURNT && record->id[1] >> 16 >= horizon_ms)
+        if (!id_is_burnt(record) && record->id[1] >> 16 >= horizon_ms)
             return true;
     }
     return false;

@@ -13,7 +13,6 @@
 
 #define ID_SLICE_MS 32768u
 #define ID_SLICES 128u /**< power of two; more than (3,600,000 + 60,000) / ID_SLICE_MS + 2 */
-#define ID_PLACE_BURNT ((wal_place_t)-1)
 
 /** 40 bytes (in memory only; 8-byte aligned). */
 struct id_record {
@@ -21,7 +20,7 @@ struct id_record {
     uint64_t
         timestamp; /**< ns, the transfer's; of a burnt id: that of the newest transfer before it in this slice */
     uint64_t digest;   /**< of the requested fields */
-    wal_place_t place; /**< ID_PLACE_BURNT: the id failed and must not be used again */
+    wal_place_t place; /**< WAL_PLACE_BURNT in it: the id failed there and must not be used again */
 };
 _Static_assert(sizeof(struct id_record) == 40, "a remembered id takes 40 bytes");
 
@@ -34,6 +33,7 @@ struct id_slice {
 struct id_table {
     struct id_slice *slices[ID_SLICES]; /**< slice n is at n % ID_SLICES; NULL: empty */
     uint64_t oldest;                    /**< no slice below this number exists */
+    uint64_t forgotten_end;             /**< every slice ever forgotten is below this number */
     uint64_t count;                     /**< ids remembered, all slices */
     bool id_time;
 };
@@ -48,6 +48,10 @@ static inline uint32_t id_tag(uint64_t hash) {
 
 static inline struct id_record *id_at(const struct id_slice *slice, uint32_t slot) {
     return slab_at(&slice->slab, slot, sizeof(struct id_record));
+}
+
+static inline bool id_is_burnt(const struct id_record *record) {
+    return record->place & WAL_PLACE_BURNT;
 }
 
 /** The slice of an id, or NULL when none of its neighbours in time is remembered. */

@@ -36,7 +36,7 @@ void lookup_transfer(struct engine_lcore *lcore, struct engine_request *request,
     }
     const struct id_record *record = id_find(&partition_of_transfer(lcore, id)->ids, id,
                                              hash_transfer_id(id, lcore->digest_seed));
-    if (!record || record->place == ID_PLACE_BURNT) {
+    if (!record || id_is_burnt(record)) {
         *result = (struct result){.status = LOOKUP_STATUS_absent};
         return;
     }

@@ -119,7 +119,8 @@ static int replay_expiry(struct engine *engine, seq_t seq, const void *record, s
     return 0;
 }
 
-static int replay_burnt_id(struct engine *engine, const struct wal_record_burnt_id *record) {
+static int replay_burnt_id(struct engine *engine, wal_place_t place,
+                           const struct wal_record_burnt_id *record) {
     unsigned home = transfer_partition(record->id, engine->config.partitions);
     struct engine_lcore *lcore = &engine->lcores[home % engine->config.lcores];
     struct id_table *ids = &engine->partitions[home].ids;
@@ -128,7 +129,7 @@ static int replay_burnt_id(struct engine *engine, const struct wal_record_burnt_
         return -EBADMSG;
     if (id_reserve(ids, &lcore->memory, record->id, 1))
         return -ENOMEM;
-    id_insert(ids, record->id, hash, record->timestamp, 0, ID_PLACE_BURNT);
+    id_insert(ids, record->id, hash, record->timestamp, 0, place | WAL_PLACE_BURNT);
     return 0;
 }
 
@@ -190,7 +191,7 @@ int engine_replay(void *context, seq_t seq, unsigned lcore, uint32_t offset, con
     case WAL_RECORD_EXPIRY:
         return replay_expiry(engine, seq, record, length);
     case WAL_RECORD_BURNT_ID:
-        return replay_burnt_id(engine, record);
+        return replay_burnt_id(engine, wal_place_make(seq, lcore, offset), record);
     case WAL_RECORD_PARTITION_DIGEST:
         return replay_partition_digest(engine, record);
     case WAL_RECORD_LEDGER_TOTAL:

@@ -56,7 +56,7 @@ static bool id_in_window(const struct engine_lcore *lcore, uint128_t id) {
 static enum id_knowledge id_knowledge(const struct id_record *record, uint64_t digest) {
     if (likely(!record))
         return ID_ABSENT;
-    if (record->place == ID_PLACE_BURNT)
+    if (id_is_burnt(record))
         return ID_BURNT;
     return record->digest == digest ? ID_SAME : ID_DIFFERENT;
 }
@@ -127,7 +127,8 @@ void transfer_burn(struct engine_lcore *lcore, uint128_t id, uint64_t id_hash, u
         .timestamp = decided,
         .id = id,
     };
-    id_insert(&partition_of_transfer(lcore, id)->ids, id, id_hash, decided, 0, ID_PLACE_BURNT);
+    id_insert(&partition_of_transfer(lcore, id)->ids, id, id_hash, decided, 0,
+              place | WAL_PLACE_BURNT);
 }
 
 static void total_apply(struct engine_lcore *lcore, uint32_t ledger,

@@ -96,8 +96,8 @@ void wal_lane_handover(struct wal_lane *lane, const struct wal_handover *handove
 int wal_lane_fetch(struct wal_lane *lane, wal_place_t place, uint64_t cookie);
 /** For the engine lcore: take one answer. @return 1, or 0 when there is none. */
 int wal_lane_fetched(struct wal_lane *lane, struct wal_fetch *answer);
-/** For the engine lcore: hand over a chunk; its head is filled but for `number`, the WAL sets that and the digest, and gives it
- *  back as spent. Never fails, for an lcore has fewer chunks than the ring has slots. Its last one is of CHECKPOINT_LCORE. */
+/** For the engine lcore: hand over a chunk; its head is filled but for `number` and `cell_id`, which the WAL sets with the digest;
+ *  then it gives the chunk back as spent. Never fails, for an lcore has fewer chunks than the ring has slots. Its last one is of CHECKPOINT_LCORE. */
 void wal_lane_chunk(struct wal_lane *lane, struct checkpoint_chunk *chunk);
 /** For the engine lcore: take a chunk back. @return NULL when there is none */
 struct checkpoint_chunk *wal_lane_chunk_spent(struct wal_lane *lane);

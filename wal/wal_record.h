@@ -119,17 +119,20 @@ struct wal_record_start {
 };
 _Static_assert(sizeof(struct wal_record_start) == 32, "32 bytes");
 
-/** A place in the log: group (41 bits), segment within the group = lcore (6 bits), offset in the segment in units of
- *  WAL_RECORD_ALIGN (17 bits: 2 MiB). The group's number wraps after years; a reader takes the newest that fits. */
+/** A place in the log: group (40 bits), segment within the group = lcore (6 bits), offset in the segment in units of
+ *  WAL_RECORD_ALIGN (17 bits: 2 MiB). The group's number wraps after years; a reader takes the newest that fits.
+ *  The top bit is the rememberer's: WAL_PLACE_BURNT says that what stands there is a burnt id. */
 typedef uint64_t wal_place_t;
 
 #define WAL_PLACE_OFFSET_BITS 17
 #define WAL_PLACE_LCORE_BITS 6
-#define WAL_PLACE_SEQ_BITS 41
+#define WAL_PLACE_SEQ_BITS 40
+#define WAL_PLACE_BURNT ((wal_place_t)1 << 63)
 #define WAL_SEGMENT_BYTES_MAX ((size_t)WAL_RECORD_ALIGN << WAL_PLACE_OFFSET_BITS)
 
 static inline wal_place_t wal_place_make(seq_t seq, unsigned lcore, size_t offset_bytes) {
-    return (seq << (WAL_PLACE_OFFSET_BITS + WAL_PLACE_LCORE_BITS)) |
+    uint64_t low = seq & ((1ULL << WAL_PLACE_SEQ_BITS) - 1);
+    return (low << (WAL_PLACE_OFFSET_BITS + WAL_PLACE_LCORE_BITS)) |
            ((uint64_t)lcore << WAL_PLACE_OFFSET_BITS) | (offset_bytes / WAL_RECORD_ALIGN);
 }
 
@@ -141,7 +144,7 @@ static inline unsigned wal_place_lcore(wal_place_t place) {
     return (unsigned)(place >> WAL_PLACE_OFFSET_BITS) & ((1u << WAL_PLACE_LCORE_BITS) - 1);
 }
 
-/** The group of a place, given a group at or after it that is less than 2^41 groups later. */
+/** The group of a place, given a group at or after it that is less than 2^40 groups later. */
 static inline seq_t wal_place_seq(wal_place_t place, seq_t newest) {
     uint64_t mask = (1ULL << WAL_PLACE_SEQ_BITS) - 1;
     uint64_t low = place >> (WAL_PLACE_OFFSET_BITS + WAL_PLACE_LCORE_BITS);
