@@ -27,6 +27,10 @@ struct option_row {
     const char *help;
 };
 
+/** An lcore has fewer chunks than its rings have slots. */
+#define CHECKPOINT_MEMORY_MB_MAX 127
+#define CHECKPOINT_MEMORY_MB_MIN 8
+
 #define AT(field) offsetof(struct tallyd_options, field)
 
 static const struct option_row rows[] = {
@@ -58,6 +62,16 @@ static const struct option_row rows[] = {
      "... or when it has been open for so long"},
     {"queueing-delay-us", KIND_NUMBER, USE_RUN, AT(queueing_delay_us), 100, 10000000, 200000, "N",
      "queueing beyond this refuses new requests as overloaded"},
+    {"checkpoint-mb", KIND_NUMBER, USE_RUN, AT(checkpoint_mb), 0, 16u << 20, 2048, "N",
+     "checkpoint after so many MiB of log; 0: however much"},
+    {"checkpoint-s", KIND_NUMBER, USE_RUN, AT(checkpoint_s), 0, 604800, 600, "N",
+     "checkpoint so often if anything was logged; 0: never"},
+    {"checkpoint-memory-mb", KIND_NUMBER, USE_RUN, AT(checkpoint_memory_mb), 0,
+     CHECKPOINT_MEMORY_MB_MAX, 64, "N", "memory on its way to a checkpoint; 0: take none"},
+    {"log-max-mb", KIND_NUMBER, USE_RUN, AT(log_max_mb), 0, 16u << 20, 0, "N",
+     "log in all; beyond it ids are forgotten sooner; 0: any"},
+    {"recovery-workers", KIND_NUMBER, USE_RUN, AT(recovery_workers), 0, LCORES_MAX, 0, "N",
+     "threads that recover; 0: one a core"},
     {"stats-s", KIND_NUMBER, USE_RUN, AT(stats_s), 0, 86400, 0, "N",
      "print counters so often; 0: only on SIGUSR1 and at exit"},
     {"isolated", KIND_FLAG, USE_RUN, AT(isolated), 0, 0, 0, NULL,
@@ -67,7 +81,25 @@ static const struct option_row rows[] = {
     {"software-checksums", KIND_FLAG, USE_RUN, AT(software_checksums), 0, 0, 0, NULL,
      "do not use the port's checksum offloads"},
 };
+#define HELP_COLUMN 30
+#define HELP_WIDTH 80
+
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+/** An option and what it does, wrapped between words. */
+static void help_print(FILE *out, const char *left, const struct option_row *row) {
+    char text[160], *end = text + snprintf(text, sizeof(text), "%s", row->help);
+    if (row->kind == KIND_NUMBER)
+        snprintf(end, sizeof(text) - (size_t)(end - text), " (%llu)",
+                 (unsigned long long)row->value);
+    int column = fprintf(out, "  %-*s", HELP_COLUMN - 3, left);
+    for (char *rest = text, *word; (word = strsep(&rest, " "));) {
+        if (column + 1 + (int)strlen(word) > HELP_WIDTH)
+            column = fprintf(out, "\n%*s", HELP_COLUMN - 1, "") - 1;
+        column += fprintf(out, " %s", word);
+    }
+    fprintf(out, "\n");
+}
 
 static void usage_print(FILE *out) {
     fprintf(out, "tallyd: the ledger server.\n\n"
@@ -82,14 +114,11 @@ static void usage_print(FILE *out) {
             char left[48];
             snprintf(left, sizeof(left), "--%s %s", rows[i].name,
                      rows[i].argument ? rows[i].argument : "");
-            fprintf(out, "  %-26s %s", left, rows[i].help);
-            if (rows[i].kind == KIND_NUMBER)
-                fprintf(out, " (%llu)", (unsigned long long)rows[i].value);
-            fprintf(out, "\n");
+            help_print(out, left, &rows[i]);
         }
     }
-    fprintf(out, "\nExit status: 0 done, 1 failed, 2 bad flags or configuration, 3 data directory "
-                 "refused, 4 data damaged.\n");
+    fprintf(out, "\nExit status: 0 done, 1 failed, 2 bad flags or configuration,\n"
+                 "3 data directory refused, 4 data damaged.\n");
 }
 
 static const struct option_row *row_find(const char *name, enum option_use use) {
@@ -228,6 +257,10 @@ static int usage_error(const char *format, const char *what) {
     return 1 + TALLYD_EXIT_USAGE;
 }
 
+static bool checkpoints_never(const struct tallyd_options *options) {
+    return !options->checkpoint_memory_mb || (!options->checkpoint_mb && !options->checkpoint_s);
+}
+
 static int check(const struct tallyd_options *options) {
     static const uint8_t none[16];
     if (!options->data)
@@ -239,6 +272,26 @@ static int check(const struct tallyd_options *options) {
                            "--address IPV4 or --address6 IPV6");
     if (options->window & (options->window - 1))
         return usage_error("%s must be a power of two", "--window");
+    if (options->checkpoint_memory_mb && options->checkpoint_memory_mb < CHECKPOINT_MEMORY_MB_MIN) {
+        fprintf(stderr,
+                "tallyd: --checkpoint-memory-mb is \"%llu\"; it must be 0 (no checkpoints) or %u "
+                "to %u\n",
+                (unsigned long long)options->checkpoint_memory_mb, CHECKPOINT_MEMORY_MB_MIN,
+                CHECKPOINT_MEMORY_MB_MAX);
+        return 1 + TALLYD_EXIT_USAGE;
+    }
+    if (options->log_max_mb && checkpoints_never(options))
+        return usage_error("%s needs checkpoints, for only what is in them may leave the log: give "
+                           "--checkpoint-memory-mb, and --checkpoint-mb or --checkpoint-s",
+                           "--log-max-mb");
+    if (options->log_max_mb && options->log_max_mb / 2 < options->checkpoint_mb) {
+        fprintf(stderr,
+                "tallyd: --log-max-mb is \"%llu\"; the log of two checkpoints has to fit into it: "
+                "give --checkpoint-mb %llu or less\n",
+                (unsigned long long)options->log_max_mb,
+                (unsigned long long)(options->log_max_mb / 2));
+        return 1 + TALLYD_EXIT_USAGE;
+    }
     uint64_t machine_mb = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) >> 20;
     if (options->memory_mb > machine_mb) {
         fprintf(stderr,

@@ -31,6 +31,11 @@ struct tallyd_options {
     uint64_t group_kb;
     uint64_t group_delay_us;
     uint64_t queueing_delay_us;
+    uint64_t checkpoint_mb;        /**< of log between two checkpoints; 0: any */
+    uint64_t checkpoint_s;         /**< between two checkpoints; 0: any */
+    uint64_t checkpoint_memory_mb; /**< for chunks on their way to the disk; 0: no checkpoints */
+    uint64_t log_max_mb;           /**< 0: none */
+    uint64_t recovery_workers;     /**< 0: as many as there are cores */
     uint64_t stats_s;
     bool isolated;
     bool accept_clock;

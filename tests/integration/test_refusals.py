@@ -70,11 +70,21 @@ def values_of_flags():
                          ("--memory-mb", ("0", "x", "-5", "99999999999999999999")),
                          ("--sessions", ("0", "x", "-1")),
                          ("--stats-s", ("x", "-1")),
+                         ("--checkpoint-mb", ("x", "-1", "16777217")),
+                         ("--checkpoint-s", ("x", "-1", "604801")),
+                         ("--checkpoint-memory-mb", ("x", "-1", "128")),
+                         ("--log-max-mb", ("x", "-1", "16777217")),
+                         ("--recovery-workers", ("x", "-1", "65")),
                          ("--address", ("10.0.0", "10.0.0.256", "fd00::1", "x", "10.0.0.1/33", "0.0.0.0")),
                          ("--address6", ("10.0.0.1", "fd00:::1", "x"))):
         for value in values:
             one_line(["run", "--data", data, flag, value], flag)
-    one_line(["run", "--data", data, "--address", netns.SERVER4, "--memory-mb", "4194304"] + eal("m"), "--memory-mb")
+    run = ["run", "--data", data, "--address", netns.SERVER4]
+    one_line([*run, "--memory-mb", "4194304"] + eal("m"), "--memory-mb")
+    one_line([*run, "--log-max-mb", "8192", "--checkpoint-memory-mb", "0"], "--log-max-mb", "--checkpoint-memory-mb")
+    one_line([*run, "--log-max-mb", "8192", "--checkpoint-mb", "0", "--checkpoint-s", "0"], "--log-max-mb", "--checkpoint-s")
+    one_line([*run, "--checkpoint-memory-mb", "1"], "--checkpoint-memory-mb")
+    one_line([*run, "--log-max-mb", "3000"], "--log-max-mb", "--checkpoint-mb 1500")
     for flag, values in (("--partitions", ("0", "1025", "x", "-1", "1.5")), ("--id-time", ("maybe", "1")),
                          ("--file-mb", ("0", "x", "-1"))):
         for value in values:
