@@ -135,14 +135,16 @@ static void places(void) {
         size_t offset;
     } cases[] = {{1, 1, 0, 0},
                  {5, 9, 63, WAL_SEGMENT_BYTES_MAX - WAL_RECORD_ALIGN},
-                 {(1ULL << 41) + 3, (1ULL << 41) + 3, 1, 16},
-                 {(1ULL << 41) - 1, (1ULL << 41) + 100, 2, 4096},
-                 {7, (1ULL << 41) + 6, 2, 4096}};
+                 {(1ULL << 40) + 3, (1ULL << 40) + 3, 1, 16},
+                 {(1ULL << 40) - 1, (1ULL << 40) + 100, 2, 4096},
+                 {7, (1ULL << 40) + 6, 2, 4096}};
     for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         wal_place_t place = wal_place_make(cases[i].seq, cases[i].lcore, cases[i].offset);
         CHECK_EQ(wal_place_seq(place, cases[i].newest), cases[i].seq);
         CHECK_EQ(wal_place_lcore(place), cases[i].lcore);
         CHECK_EQ(wal_place_offset_bytes(place), cases[i].offset);
+        CHECK(!(place & WAL_PLACE_BURNT));
+        CHECK_EQ(wal_place_seq(place | WAL_PLACE_BURNT, cases[i].newest), cases[i].seq);
     }
 }
 
