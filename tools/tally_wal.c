@@ -62,7 +62,7 @@ static int log_open(struct log *log, const char *path, bool file_allowed) {
             args_complain("%s is no data directory of tally: it has no superblock", path);
             return CLI_USAGE;
         }
-        int rc = disk_uring_open(folder, DISK_URING_READ_ONLY, &log->disk, error, sizeof(error));
+        int rc = disk_uring_open(folder, NULL, DISK_URING_READ_ONLY, &log->disk, error, sizeof(error));
         if (rc < 0)
             args_complain("%s", error);
         return rc < 0 ? CLI_USAGE : CLI_DONE;

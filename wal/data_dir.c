@@ -33,7 +33,9 @@ struct superblock {
     uint32_t groups_in_flight;
     uint32_t reserved;
     uint64_t created_ns;
-    uint8_t fill[4000];
+    uint8_t
+        parent_cell_id[16]; /**< zero: none; directories made before there were parents have fill */
+    uint8_t fill[3984];
     uint8_t digest[WAL_DIGEST_BYTES]; /**< XXH3-128 of all that stands before it */
 };
 _Static_assert(sizeof(struct superblock) == WAL_PAGE_BYTES, "a superblock is one page");
@@ -121,6 +123,7 @@ static int write_superblock(const char *path, const struct data_dir_settings *se
                                .groups_in_flight = settings->groups_in_flight,
                                .created_ns = settings->created_ns};
     memcpy(block.cell_id, identity->cell_id, sizeof(block.cell_id));
+    memcpy(block.parent_cell_id, settings->parent_cell_id, sizeof(block.parent_cell_id));
     memset(block.fill, WAL_FILL_BYTE, sizeof(block.fill));
     wal_digest(&block, offsetof(struct superblock, digest), block.digest);
 
@@ -155,29 +158,56 @@ static int write_superblock(const char *path, const struct data_dir_settings *se
     return rc;
 }
 
+/** The disk of a directory: its folders `wal` and `checkpoint`. */
+static int open_disk(const char *path, enum disk_uring_mode mode, struct disk **disk, char *error,
+                     size_t error_bytes) {
+    char *log = join(path, "wal"), *checkpoints = join(path, "checkpoint");
+    int rc = log == NULL || checkpoints == NULL
+                 ? refuse_errno(ENOMEM, error, error_bytes, path)
+                 : disk_uring_open(log, checkpoints, mode, disk, error, error_bytes);
+    free(log);
+    free(checkpoints);
+    return rc;
+}
+
+static int make_folder(const char *path, const char *name, char *error, size_t error_bytes) {
+    char *folder = join(path, name);
+    if (folder == NULL)
+        return refuse_errno(ENOMEM, error, error_bytes, path);
+    int rc = mkdir(folder, 0750) != 0 ? refuse_errno(errno, error, error_bytes, folder) : 0;
+    free(folder);
+    return rc;
+}
+
+/** What a format that failed made goes again. */
+static void empty_directory(const char *path) {
+    static const char *const made[] = {"wal/00000000000000000001.log", "wal", "checkpoint"};
+    for (unsigned i = 0; i < sizeof(made) / sizeof(*made); i++) {
+        char *name = join(path, made[i]);
+        if (name != NULL)
+            remove(name);
+        free(name);
+    }
+}
+
 /** The superblock comes last: until it stands there, the directory is nobody's. */
-static int fill_directory(const char *path, const char *log,
-                          const struct data_dir_settings *settings, char *error,
+static int fill_directory(const char *path, const struct data_dir_settings *settings, char *error,
                           size_t error_bytes) {
     struct disk *disk;
-    if (mkdir(log, 0750) != 0)
-        return refuse_errno(errno, error, error_bytes, log);
-    int rc = disk_uring_open(log, DISK_URING_WRITE, &disk, error, error_bytes);
-    if (rc != 0) {
-        rmdir(log);
-        return rc;
+    int rc = make_folder(path, "wal", error, error_bytes);
+    if (rc == 0)
+        rc = make_folder(path, "checkpoint", error, error_bytes);
+    if (rc == 0 && (rc = open_disk(path, DISK_URING_WRITE, &disk, error, error_bytes)) == 0) {
+        rc = disk_uring_create(disk, 1, settings->identity.file_bytes);
+        if (rc != 0)
+            snprintf(error, error_bytes, "%s: making it with %llu bytes: %s", disk->name(disk, 1),
+                     (unsigned long long)settings->identity.file_bytes, strerrordesc_np(-rc));
+        disk_uring_close(disk);
     }
-    rc = disk_uring_create(disk, 1, settings->identity.file_bytes);
-    if (rc != 0)
-        snprintf(error, error_bytes, "%s: making it with %llu bytes: %s", disk->name(disk, 1),
-                 (unsigned long long)settings->identity.file_bytes, strerrordesc_np(-rc));
     if (rc == 0 && (rc = write_superblock(path, settings)) != 0)
         snprintf(error, error_bytes, "%s/superblock: %s", path, strerrordesc_np(-rc));
-    if (rc != 0) {
-        unlink(disk->name(disk, 1));
-        rmdir(log);
-    }
-    disk_uring_close(disk);
+    if (rc != 0)
+        empty_directory(path);
     return rc;
 }
 
@@ -187,14 +217,7 @@ int data_dir_format(const char *path, const struct data_dir_settings *settings, 
     if (wrong != NULL)
         return refuse(-EINVAL, error, error_bytes, path, wrong);
     int rc = make_empty(path, error, error_bytes);
-    if (rc != 0)
-        return rc;
-    char *log = join(path, "wal");
-    if (log == NULL)
-        return refuse_errno(ENOMEM, error, error_bytes, path);
-    rc = fill_directory(path, log, settings, error, error_bytes);
-    free(log);
-    return rc;
+    return rc != 0 ? rc : fill_directory(path, settings, error, error_bytes);
 }
 
 /* --- open ---------------------------------------------------------------------------------------------------------- */
@@ -246,6 +269,8 @@ static int read_superblock(const char *path, struct data_dir_settings *settings,
                                            .groups_in_flight = block.groups_in_flight,
                                            .created_ns = block.created_ns};
     memcpy(settings->identity.cell_id, block.cell_id, sizeof(block.cell_id));
+    if (memcmp(block.parent_cell_id, block.fill, sizeof(block.parent_cell_id)) != 0)
+        memcpy(settings->parent_cell_id, block.parent_cell_id, sizeof(block.parent_cell_id));
     if (wrong_setting(settings) != NULL)
         return refuse(-EBADMSG, error, error_bytes, path,
                       "its superblock makes no sense; restore it from a backup");
@@ -301,16 +326,14 @@ static void solo_resign(struct coordinator *coordinator) {
 
 static int open_log(struct data_dir *dir, const char *path, enum data_dir_mode mode, char *error,
                     size_t error_bytes) {
-    char *log = join(path, "wal");
-    if (log == NULL)
-        return refuse_errno(ENOMEM, error, error_bytes, path);
-    int rc = disk_uring_open(log, mode == DATA_DIR_LOCK ? DISK_URING_WRITE : DISK_URING_READ_ONLY,
-                             &dir->disk, error, error_bytes);
-    free(log);
-    if (rc == 0 && dir->disk->size(dir->disk, 1) == -ENOENT) {
-        /* format made it, and nothing ever removes it */
-        snprintf(error, error_bytes, "%s is missing; restore it from a replica or a backup",
-                 dir->disk->name(dir->disk, 1));
+    uint64_t first;
+    int rc = open_disk(path, mode == DATA_DIR_LOCK ? DISK_URING_WRITE : DISK_URING_READ_ONLY,
+                       &dir->disk, error, error_bytes);
+    if (rc == 0 && dir->disk->list(dir->disk, DISK_LOG, &first, 1) == 0) {
+        /* format made one, and those that are behind it are made before it goes */
+        snprintf(error, error_bytes,
+                 "%s/wal: every log file is missing; restore them from a replica or a backup",
+                 path);
         rc = -ENODATA;
     }
     return rc;

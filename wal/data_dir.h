@@ -5,15 +5,15 @@
 #include "engine/base/seams.h"
 #include "wal/wal.h"
 
-/** A node's data directory: who it belongs to, who holds it, and its log.
+/** A node's data directory: who it belongs to, who holds it, its log and its checkpoints.
  *
  *      DIRECTORY/superblock   4 KiB, written once by format
  *      DIRECTORY/lock         flock()ed by the tallyd that runs on it; holds its process id
  *      DIRECTORY/wal/         log segment files
+ *      DIRECTORY/checkpoint/  data and manifests of checkpoints
  *
- *  Flow:  tallyd format -> [data_dir_format];  tallyd run -> [data_dir_open] -> wal_recover ->
- * wal_open Control path: blocks, allocates. Every refusal is one line that says what is wrong and
- * what would be right. */
+ *  Flow:  tallyd format -> [data_dir_format];  tallyd run -> [data_dir_open] -> recovery_run -> wal_open
+ *  Control path: blocks, allocates. Every refusal is one line that says what is wrong and what would be right. */
 
 #define DATA_DIR_FILE_BYTES_DEFAULT (64u << 20)
 #define DATA_DIR_GROUPS_IN_FLIGHT_DEFAULT 4
@@ -22,6 +22,7 @@ struct data_dir_settings {
     struct wal_identity identity; /**< with file_bytes */
     uint32_t groups_in_flight;    /**< K, 1..WAL_GROUPS_IN_FLIGHT_MAX */
     uint64_t created_ns;          /**< Unix time */
+    uint8_t parent_cell_id[16];   /**< the cell that this one began as a backup of; zero: none */
 };
 
 enum data_dir_mode {
@@ -47,7 +48,7 @@ int data_dir_open(const char *path, enum data_dir_mode mode, struct data_dir **d
 void data_dir_close(struct data_dir *dir);
 
 const struct data_dir_settings *data_dir_settings(const struct data_dir *dir);
-/** The log's disk; the directory's own. */
+/** The disk of log and checkpoints; the directory's own. */
 struct disk *data_dir_disk(struct data_dir *dir);
 /** The solo coordinator: leads while the directory's lock is held, in the term after the log's
  * last. */

@@ -9,14 +9,19 @@
  * caller's numbers, never by chance. Thread: one at a time. */
 
 struct disk_memory_faults {
-    uint64_t fail_write_at;  /**< the n-th write from now on (1 is the next) fails; 0: none */
+    uint64_t
+        fail_write_at; /**< the n-th write to the log from now on (1 is the next) fails; 0: none */
     int fail_write_errno;    /**< with this (positive); 0: it is short by one page instead */
     uint64_t fail_read_at;   /**< the n-th asynchronous read fails with EIO */
-    uint64_t fail_create_at; /**< the n-th DISK_CREATE fails with EIO */
-    bool hold;               /**< nothing completes until released */
-    bool reverse;            /**< what is ready completes newest first */
-    uint64_t capacity_bytes; /**< all files together; a DISK_CREATE beyond it fails with ENOSPC; 0:
-                                no limit */
+    uint64_t fail_create_at; /**< the n-th DISK_CREATE of a log file, and likewise: */
+    uint64_t fail_checkpoint_create_at;
+    uint64_t fail_checkpoint_write_at;
+    uint64_t fail_sync_at, fail_publish_at, fail_remove_at;
+    int fail_errno; /**< these five and fail_create_at fail with this; 0: EIO */
+    bool hold;      /**< nothing completes until released */
+    bool reverse;   /**< what is ready completes newest first */
+    uint64_t
+        capacity_bytes; /**< all files together; what would take more fails with ENOSPC; 0: no limit */
 };
 
 /** @return 0 or -ENOMEM */
@@ -33,9 +38,10 @@ unsigned disk_memory_pending(const struct disk *disk);
  *  @return 0 or -ENOENT */
 int disk_memory_release(struct disk *disk, unsigned index);
 
-/** Power cut: every write that has not completed reaches the disk sector by sector as `keep_sector` says (NULL: not at
- *  all). From then on nothing is taken any more; poll gives what was queued back with -EIO and then answers -EIO itself,
- *  until disk_memory_restart. */
+/** Power cut: every write that has not completed, or that no DISK_SYNC followed where it needs one, reaches the disk sector
+ *  by sector as `keep_sector` says (NULL: not at all); a DISK_PUBLISH or DISK_REMOVE that has not completed happened if it
+ *  says so of sector 0. From then on nothing is taken any more; poll gives what was queued back with -EIO and then answers
+ *  -EIO itself, until disk_memory_restart. */
 void disk_memory_crash(struct disk *disk,
                        bool (*keep_sector)(void *context, uint64_t file, uint64_t sector),
                        void *context);

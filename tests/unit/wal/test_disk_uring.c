@@ -17,16 +17,16 @@
 #define FILE_BYTES (256u << 10)
 
 static char directory[] = "test-disk-uring-XXXXXX";
+static char checkpoints[64]; /**< a folder in it */
 static struct disk *disk;
 static char error[256];
 
 static void remove_files(void) {
-    char path[128];
     uint64_t files[64];
-    int count = disk->list(disk, DISK_LOG, files, 64);
-    for (int i = 0; i < count; i++) {
-        snprintf(path, sizeof(path), "%s", disk->name(disk, files[i]));
-        unlink(path);
+    for (unsigned kind = 0; kind < DISK_FILE_KINDS; kind++) {
+        int count = disk->list(disk, (enum disk_file_kind)kind, files, 64);
+        for (int i = 0; i < count; i++)
+            unlink(disk->name(disk, files[i]));
     }
 }
 
@@ -104,7 +104,8 @@ static void waits_for_writes_of_a_dead_process(void) {
     int ready[2], status;
     char byte = 0;
     CHECK_EQ(disk_uring_create(disk, 1, FILE_BYTES), 0);
-    CHECK_EQ(disk_uring_open(directory, DISK_URING_WRITE, &other, error, sizeof(error)), 0);
+    CHECK_EQ(
+        disk_uring_open(directory, checkpoints, DISK_URING_WRITE, &other, error, sizeof(error)), 0);
     CHECK_EQ(pipe(ready), 0);
     pid_t child = fork();
     if (child == 0) {
@@ -162,13 +163,140 @@ static void log_on_a_real_disk(void) {
     remove_files();
 }
 
+/** What lies in the file, through the file system. @return bytes, -1 where there is no such file */
+static long stored(uint64_t file, uint8_t *bytes, size_t room) {
+    FILE *stream = fopen(disk->name(disk, file), "rb");
+    if (stream == NULL)
+        return -1;
+    size_t got = fread(bytes, 1, room, stream);
+    fclose(stream);
+    return (long)got;
+}
+
+static void checkpoint_files(void) {
+    static _Alignas(4096) uint8_t page[4096], in[20000];
+    const uint64_t data = disk_file(DISK_CHECKPOINT_DATA, 7),
+                   manifest = disk_file(DISK_CHECKPOINT_MANIFEST, 7);
+    struct disk_io io = {.operation = DISK_CREATE, .file = data};
+    struct disk_io write = {.operation = DISK_WRITE, .file = data, .bytes = 4096, .iov_count = 1};
+    struct disk_io sync = {.operation = DISK_SYNC, .file = data};
+    struct disk_io publish = {
+        .operation = DISK_PUBLISH, .file = manifest, .bytes = 4096, .iov_count = 1};
+    write.iov[0] = publish.iov[0] = (struct iovec){page, 4096};
+    memset(page, 3, sizeof(page));
+    CHECK_EQ(complete(&write), -ENOENT);
+    CHECK_EQ(complete(&io), 0);
+    CHECK_EQ(disk->size(disk, data), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        write.offset = i * 4096;
+        CHECK_EQ(complete(&write), 4096);
+    }
+    CHECK_EQ(complete(&sync), 0);
+    CHECK_EQ(stored(data, in, sizeof(in)), 16384);
+    CHECK(memcmp(in + 12288, page, 4096) == 0);
+    uint64_t files[4];
+    CHECK_EQ(disk->list(disk, DISK_CHECKPOINT_MANIFEST, files, 4), 0);
+    CHECK_EQ(complete(&publish), 0);
+    CHECK_EQ(stored(manifest, in, sizeof(in)), 4096);
+    page[0] = 4;
+    CHECK_EQ(complete(&publish), 0); /* in place of the one before */
+    CHECK_EQ(stored(manifest, in, sizeof(in)), 4096);
+    CHECK_EQ(in[0], 4);
+    CHECK_EQ(disk->list(disk, DISK_CHECKPOINT_MANIFEST, files, 4), 1);
+    CHECK(files[0] == manifest);
+    CHECK_EQ(disk->list(disk, DISK_CHECKPOINT_DATA, files, 4), 1);
+    CHECK(files[0] == data);
+    CHECK_EQ(disk->list(disk, DISK_LOG, files, 4), 0);
+
+    /* an empty one in its place: what is written goes there and not into the old one */
+    CHECK_EQ(complete(&io), 0);
+    write.offset = 0;
+    CHECK_EQ(complete(&write), 4096);
+    CHECK_EQ(disk->sync(disk, data), 0);
+    CHECK_EQ(stored(data, in, sizeof(in)), 4096);
+
+    struct disk_io remove = {.operation = DISK_REMOVE, .file = manifest};
+    CHECK_EQ(complete(&remove), 0);
+    CHECK_EQ(complete(&remove), 0);
+    remove.file = data;
+    CHECK_EQ(complete(&remove), 0);
+    CHECK_EQ(stored(data, in, sizeof(in)), -1);
+    CHECK_EQ(complete(&write), -ENOENT);
+    CHECK_EQ(complete(&sync), -ENOENT);
+    CHECK_EQ(disk_uring_create(disk, 1, FILE_BYTES), 0);
+    remove.file = 1;
+    CHECK_EQ(complete(&remove), 0);
+    CHECK_EQ(disk->size(disk, 1), -ENOENT);
+    remove_files();
+}
+
+static void one_blocking_operation_at_a_time(void) {
+    struct disk_io create = {.operation = DISK_CREATE, .file = 1, .bytes = FILE_BYTES}, *done;
+    struct disk_io remove = {.operation = DISK_REMOVE, .file = disk_file(DISK_CHECKPOINT_DATA, 1)};
+    CHECK_EQ(disk->submit(disk, &create), 0);
+    CHECK_EQ(disk->submit(disk, &remove), -EAGAIN);
+    while (disk->poll(disk, &done, 1) == 0)
+        sched_yield();
+    CHECK(done == &create);
+    CHECK_EQ(complete(&remove), 0);
+    remove_files();
+}
+
+static bool touch(const char *folder, const char *name) {
+    char path[128];
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    FILE *stream = fopen(path, "w");
+    return stream != NULL && fclose(stream) == 0;
+}
+
+/** Checkpoints that were never published, and names that were never given, go; by who may write alone. */
+static void leftovers_are_removed(void) {
+    static const char *const names[] = {
+        "00000000000000000005.data", "00000000000000000005.manifest", "00000000000000000006.data",
+        "00000000000000000006.manifest.new", "stranger.data"};
+    static const bool stay[] = {true, true, false, false, true};
+    char path[128];
+    struct disk *other;
+    uint64_t files[4];
+    for (unsigned i = 0; i < 5; i++)
+        CHECK(touch(checkpoints, names[i]));
+    CHECK_EQ(
+        disk_uring_open(directory, checkpoints, DISK_URING_READ_ONLY, &other, error, sizeof(error)),
+        0);
+    CHECK_EQ(other->list(other, DISK_CHECKPOINT_DATA, files, 4), 2);
+    struct disk_io remove = {.operation = DISK_REMOVE, .file = files[0]};
+    CHECK_EQ(other->submit(other, &remove), -EROFS);
+    CHECK_EQ(disk_uring_perform(other, &remove), -EROFS);
+    disk_uring_close(other);
+    CHECK_EQ(
+        disk_uring_open(directory, checkpoints, DISK_URING_WRITE, &other, error, sizeof(error)), 0);
+    CHECK_EQ(other->list(other, DISK_CHECKPOINT_DATA, files, 4), 1);
+    CHECK(files[0] == disk_file(DISK_CHECKPOINT_DATA, 5));
+    disk_uring_close(other);
+    for (unsigned i = 0; i < 5; i++) {
+        snprintf(path, sizeof(path), "%s/%s", checkpoints, names[i]);
+        CHECK_EQ(access(path, F_OK) == 0, stay[i]);
+        unlink(path);
+    }
+    /* a log alone has none */
+    CHECK_EQ(disk_uring_open(directory, NULL, DISK_URING_READ_ONLY, &other, error, sizeof(error)),
+             0);
+    CHECK_EQ(other->list(other, DISK_CHECKPOINT_MANIFEST, files, 4), 0);
+    CHECK_EQ(other->size(other, disk_file(DISK_CHECKPOINT_MANIFEST, 5)), -ENOENT);
+    CHECK_EQ(other->read(other, disk_file(DISK_CHECKPOINT_DATA, 5), 0, path, 1), -ENOENT);
+    disk_uring_close(other);
+}
+
 static void refusals(void) {
     struct disk *other;
     char path[128];
-    CHECK_EQ(disk_uring_open("no-such-directory", DISK_URING_WRITE, &other, error, sizeof(error)),
-             -ENOENT);
+    CHECK_EQ(
+        disk_uring_open("no-such-directory", NULL, DISK_URING_WRITE, &other, error, sizeof(error)),
+        -ENOENT);
     CHECK_EQ(disk_uring_create(disk, 1, FILE_BYTES), 0);
-    CHECK_EQ(disk_uring_open(directory, DISK_URING_READ_ONLY, &other, error, sizeof(error)), 0);
+    CHECK_EQ(
+        disk_uring_open(directory, checkpoints, DISK_URING_READ_ONLY, &other, error, sizeof(error)),
+        0);
     static _Alignas(4096) uint8_t page[4096];
     struct disk_io write = {.operation = DISK_WRITE, .file = 1, .bytes = 4096, .iov_count = 1};
     write.iov[0] = (struct iovec){page, 4096};
@@ -179,7 +307,8 @@ static void refusals(void) {
     /* what an unfinished DISK_CREATE left goes away; a stranger's file stays */
     snprintf(path, sizeof(path), "%s/%020u.log.new", directory, 3);
     fclose(fopen(path, "w"));
-    CHECK_EQ(disk_uring_open(directory, DISK_URING_WRITE, &other, error, sizeof(error)), 0);
+    CHECK_EQ(
+        disk_uring_open(directory, checkpoints, DISK_URING_WRITE, &other, error, sizeof(error)), 0);
     CHECK(access(path, F_OK) != 0);
     disk_uring_close(other);
     remove_files();
@@ -190,11 +319,12 @@ int main(void) {
         printf("no temporary directory here\n0 passed, 1 failed\n");
         return 1;
     }
-    int rc = disk_uring_open(directory, DISK_URING_WRITE, &disk, error, sizeof(error));
+    snprintf(checkpoints, sizeof(checkpoints), "%s/checkpoint", directory);
+    int rc = disk_uring_open(directory, checkpoints, DISK_URING_WRITE, &disk, error, sizeof(error));
     if (rc == -EOPNOTSUPP) {
         printf("%s\n", error);
         rmdir(directory);
-        test_skipped = 5;
+        test_skipped = 8;
         return TEST_DONE();
     }
     if (rc != 0) {
@@ -205,9 +335,13 @@ int main(void) {
     TEST_RUN(ring_moves_between_threads);
     TEST_RUN(waits_for_writes_of_a_dead_process);
     TEST_RUN(log_on_a_real_disk);
+    TEST_RUN(checkpoint_files);
+    TEST_RUN(one_blocking_operation_at_a_time);
+    TEST_RUN(leftovers_are_removed);
     TEST_RUN(refusals);
     remove_files();
     disk_uring_close(disk);
+    rmdir(checkpoints);
     rmdir(directory);
     return TEST_DONE();
 }
