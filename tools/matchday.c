@@ -32,13 +32,12 @@ struct options {
  */
 
 static const char usage[] =
-    "usage: tally-matchday [--server ADDR[:PORT]] [--wallets N] [--rate EVENTS_PER_S] "
-    "[--outstanding N]\n"
-    "                      [--stall-s N] [--seed N] [--bank FILE]\n"
+    "usage: tally-matchday [--server ADDR[:PORT]] [--wallets N] [--rate EVENTS_PER_S]\n"
+    "                      [--outstanding N] [--stall-s N] [--seed N] [--bank FILE]\n"
     "  --server       where tallyd is (default 127.0.0.1)\n"
     "  --wallets      how many customers bet (default 20000)\n"
-    "  --rate         pace of all but the settlement, which goes as fast as it can (default 20000; "
-    "0: no pace)\n"
+    "  --rate         pace of all but the settlement, which goes as fast as it can\n"
+    "                 (default 20000; 0: no pace)\n"
     "  --outstanding  requests on their way at a time (default 2048)\n"
     "  --stall-s      give up after so many seconds without an answer (default 60)\n"
     "  --seed         another day (default 1)\n"

@@ -80,6 +80,10 @@ static int number_parse(const char *text, bool suffixes, uint64_t maximum, uint6
     return 0;
 }
 
+static uint64_t machine_memory_bytes(void) {
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 static int option_take(int option, const char *argument, struct options *options) {
     uint64_t value;
     switch (option) {
@@ -99,6 +103,8 @@ static int option_take(int option, const char *argument, struct options *options
     case 'm':
         if (number_parse(argument, true, SIZE_MAX >> 1, &value) || value == 0)
             return usage_error("--memory must be a number of bytes such as 64M, not ", argument);
+        if (value > machine_memory_bytes())
+            return usage_error("--memory is more than this machine has in all: ", argument);
         options->ledger.memory_bytes = value;
         return 0;
     case 't':

@@ -15,13 +15,13 @@
 #include <unistd.h>
 
 #include <rte_eal.h>
-#include <rte_errno.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 
 #include "engine/lcore.h"
 #include "net/net.h"
 #include "net/port_dpdk.h"
+#include "tools/tallyd_eal.h"
 #include "wal/data_dir.h"
 
 #define HORIZON_BACK_MS 3600000u
@@ -275,27 +275,6 @@ static int log_start(struct node *node) {
     return 0;
 }
 
-static int eal_start(const struct tallyd_options *options) {
-    char **argv = calloc((size_t)options->eal_argc + 2, sizeof(char *));
-    if (!argv)
-        return TALLYD_EXIT_FAILURE;
-    argv[0] = (char *)(uintptr_t) "tallyd";
-    for (int i = 0; i < options->eal_argc; i++)
-        argv[i + 1] = options->eal_argv[i];
-    port_dpdk_prepare_signals();
-    int used = rte_eal_init(options->eal_argc + 1, argv), problem = 0;
-    if (used < 0) {
-        fprintf(stderr, "tallyd: DPDK did not start: %s; look at the EAL arguments behind \"--\"\n",
-                rte_errno ? rte_strerror(rte_errno) : "its own lines above say why");
-        problem = TALLYD_EXIT_USAGE;
-    } else if (used < options->eal_argc) {
-        fprintf(stderr, "tallyd: \"%s\" behind \"--\" is not an EAL argument\n", argv[used + 1]);
-        problem = TALLYD_EXIT_USAGE;
-    }
-    free(argv);
-    return problem;
-}
-
 static int port_start(struct node *node) {
     const struct tallyd_options *options = node->options;
     char error[512];
@@ -493,7 +472,7 @@ int tallyd_run(const struct tallyd_options *options) {
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    int problem = eal_start(options);
+    int problem = tallyd_eal_start(options);
     if (problem)
         return problem;
     problem = node_open(&node);

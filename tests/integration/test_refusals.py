@@ -116,7 +116,10 @@ def ports_that_are_not_there():
     refused(["run", "--data", data, *address, "--port", "net_none0"] + eal("p"), USAGE, "net_none0")
     refused(["run", "--data", data, *address, "--port", "7"] + eal("p"), USAGE, "7")
     refused(["run", "--data", data, *address] + eal("p") + ["--vdev=net_af_packet0,iface=nowhere9"], USAGE)
-    refused(["run", "--data", data, *address] + eal("p") + ["--no-such-eal-argument"], USAGE)
+    for wrong, word in (("--no-such-eal-argument", "--no-such-eal-argument"), ("--lcores=(0", "--lcores"),
+                        ("--vdev=nothing_at_all0", "nothing_at_all0")):
+        lines = refused(["run", "--data", data, *address] + eal("p") + [wrong], USAGE, word, '"--"')
+        assert not any("usage" in line.lower() for line in lines), f"{wrong}: EAL's usage was printed: {lines}"
     after = tree(data)
     assert not set(before) - set(after), "files are missing"
 
