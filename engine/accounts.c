@@ -8,6 +8,19 @@ static uint64_t timestamp_hash(uint64_t timestamp) {
     return hash_mix64(timestamp);
 }
 
+int account_timestamps_add(struct engine_lcore *lcore, const uint64_t *timestamps, uint32_t count) {
+    struct index *index = &lcore->account_timestamps;
+    if (index_reserve(index, &lcore->memory, count) != 0)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++)
+        index_prefetch(index, (uint32_t)(timestamp_hash(timestamps[i]) >> 32));
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t hash = timestamp_hash(timestamps[i]);
+        index_insert(index, (uint32_t)(hash >> 32), (uint32_t)hash);
+    }
+    return 0;
+}
+
 bool account_timestamp_taken(const struct engine_lcore *lcore, uint64_t timestamp) {
     uint64_t hash = timestamp_hash(timestamp);
     struct index_cursor cursor;

@@ -113,6 +113,8 @@ int engine_replay(void *engine, seq_t seq, unsigned lcore, uint32_t offset, cons
                   size_t length);
 int engine_replay_group_end(void *engine, seq_t seq, term_t term, uint64_t cell_time,
                             uint64_t horizon_ms);
+/** All tables are empty again, as after engine_open: for another try. Before the lcores run. */
+void engine_clear(struct engine *engine);
 /** After the last group: set clocks and the first open group, and log START(term). @return 0 or -EBADMSG */
 int engine_replay_finish(struct engine *engine, seq_t last_seq, term_t term, uint64_t cell_time,
                          uint64_t horizon_ms);

@@ -279,6 +279,8 @@ void account_execute(struct engine_lcore *lcore, struct engine_request *request,
 /** @param count how many accounts need room in this one's partition, @param total in all */
 void account_gather(struct engine_lcore *lcore, const struct account *event, uint64_t hash,
                     uint32_t count, uint32_t total, struct account_view *view);
+/** Remember that accounts have these timestamps. @return 0 or -ENOMEM */
+int account_timestamps_add(struct engine_lcore *lcore, const uint64_t *timestamps, uint32_t count);
 bool account_timestamp_taken(const struct engine_lcore *lcore, uint64_t timestamp);
 
 /* chain.c */

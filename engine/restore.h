@@ -36,8 +36,12 @@ int restore_checkpoint_end(struct restore *restore, const struct checkpoint_mani
  *  @return 0, -EBADMSG (contradicts the state: digest or total differ, unknown record), -ENOMEM */
 int restore_group(struct restore *restore, unsigned worker, const struct wal_group_view *group);
 
+/** Recompute from the tables what the digests of this worker's partitions and what its ledgers must be. Visits every account.
+ *  Thread: the worker's own. @return 0, -EBADMSG, -ENOMEM */
+int restore_verify(struct restore *restore, unsigned worker);
+
 /** All groups have been seen by all workers: totals agree, books balance, nothing is named that was never created. One thread.
- *  @return 0 or -EBADMSG */
+ *  Always called, with or without a checkpoint before it: only now the lcores know what is theirs. @return 0, -EBADMSG, -ENOMEM */
 int restore_end(struct restore *restore);
 
 #endif

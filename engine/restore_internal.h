@@ -14,7 +14,7 @@
  *  ledgers, timestamps of accounts and cursors stays with it until restore_end adds it up. An lcore's memory is shared under a lock. */
 
 #define RESTORE_ERROR_BYTES 256
-#define RESTORE_TIMESTAMPS 4096 /**< timestamps of accounts that are indexed at a time */
+#define RESTORE_TIMESTAMPS 1024 /**< timestamps of accounts that are indexed at a time */
 
 /** What the accounts of a ledger hold, as far as one worker's partitions of one lcore go; mod 2^128. */
 struct restore_ledger {
@@ -39,17 +39,33 @@ struct restore_checkpoint; /* restore_checkpoint.c */
 struct restore_totals;     /* restore_totals.c */
 struct restore_burst;      /* restore_plain.c */
 
+/** Where a group stands, for messages. */
+struct restore_place {
+    seq_t seq; /**< 0: no group */
+    uint64_t file, file_offset, bytes;
+};
+
+/** Records of a group that are looked at when it ends. They stay where they are in the log. */
+struct restore_told {
+    const void **records;
+    uint32_t count, capacity;
+};
+
 struct restore_worker {
     _Alignas(CACHE_LINE_BYTES) struct restore *restore;
     unsigned index;
     int rc; /**< -errno: what it failed with; it does nothing more */
     char error[RESTORE_ERROR_BYTES];
+    struct restore_place group;  /**< the one that it is at */
+    struct restore_place failed; /**< the one that `error` is about */
     uint32_t stubs; /**< accounts of its partitions that were named and not created yet */
     uint64_t horizon_ms, cell_time;   /**< as of the last group (or checkpoint) that it saw */
+    uint64_t forgotten_ms;            /**< its partitions have forgotten what is below */
     uint64_t import_cursor_accounts;  /**< newest timestamp of an account */
     uint64_t import_cursor_transfers; /**< newest timestamp of a transfer */
     uint64_t totals_seen;             /**< totals that it has added its part to */
     struct restore_ledgers ledgers;
+    struct restore_told digests_told, totals_told;
     struct restore_timestamps *timestamps; /**< one an lcore */
     struct restore_burst *burst;
     struct restore_checkpoint *
@@ -69,6 +85,7 @@ struct restore {
 };
 
 /* restore.c */
+extern const char *const restore_full; /**< what -ENOMEM says */
 /** Say what is wrong, once. @return rc */
 __attribute__((format(printf, 3, 4))) int restore_fail(struct restore_worker *worker, int rc,
                                                        const char *format, ...);
@@ -112,10 +129,52 @@ static inline struct balances *restore_ledger(struct restore_worker *worker, uns
 int restore_account_note(struct restore_worker *worker, unsigned partition,
                          const struct account *account);
 
+/** The sums, or NULL where no account of the ledger is known in this worker's partitions of that lcore. */
+const struct balances *restore_ledger_find(const struct restore_worker *worker, unsigned lcore,
+                                           uint32_t ledger);
+
 /** A transfer came into being, in any partition. */
 static inline void restore_transfer_note(struct restore_worker *worker, uint64_t timestamp) {
     if (timestamp > worker->import_cursor_transfers)
         worker->import_cursor_transfers = timestamp;
 }
+
+/* restore_totals.c: what the log says of the whole cell, compared with what all workers together have */
+struct restore_total {
+    struct restore_place group;
+    uint32_t ledger;          /**< 0: the sum of the partitions' digests, and their counts */
+    struct balances expected; /**< for digests: digest, accounts, live pending transfers */
+    struct balances sums;     /**< so far */
+    unsigned passed;          /**< workers that have added their part */
+};
+int restore_totals_open(struct restore *restore);
+void restore_totals_close(struct restore *restore);
+/** A worker's part of the next total; all workers come to the same ones in the same order. The last one compares.
+ *  @return 0, -EBADMSG, -ENOMEM */
+int restore_totals_add(struct restore_worker *worker, const struct restore_total *part);
+
+/* restore_group.c */
+/** One side of a transfer whose account is in a partition of this worker: finds the account, or makes it known by name.
+ *  @return NULL for lack of memory */
+struct account *restore_account_known(struct restore_worker *worker, unsigned partition,
+                                      uint128_t id, uint64_t hash);
+
+/* restore_plain.c */
+int restore_plain_open(struct restore_worker *worker);
+/** Whether a record is a transfer that moves money and does nothing else; `left` bytes may be read. */
+static inline bool restore_is_plain(const void *record, size_t left) {
+    const struct wal_record_transfer *transfer = record;
+    uint64_t head;
+    if (unlikely(left < sizeof(*transfer)))
+        return false;
+    __builtin_memcpy(&head, &transfer->head, sizeof(head));
+    return head == (WAL_RECORD_TRANSFER | (sizeof(*transfer) / WAL_RECORD_ALIGN) << 8) &&
+           !(transfer->flags & ~TRANSFER_LINKED);
+}
+/** @return 0, -EBADMSG, -ENOMEM */
+int restore_plain_add(struct restore_worker *worker, const struct wal_record_transfer *record,
+                      wal_place_t place);
+/** Apply what has come together. @return 0, -EBADMSG, -ENOMEM */
+int restore_plain_flush(struct restore_worker *worker);
 
 #endif

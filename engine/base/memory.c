@@ -97,7 +97,7 @@ void memory_close(struct memory *memory) {
     memset(memory, 0, sizeof(*memory));
 }
 
-void *memory_take(struct memory *memory, unsigned order) {
+static void *block_take(struct memory *memory, unsigned order) {
     unsigned from = order;
     while (from < MEMORY_ORDERS && !memory->free[from])
         from++;
@@ -114,7 +114,7 @@ void *memory_take(struct memory *memory, unsigned order) {
     return block;
 }
 
-void memory_give(struct memory *memory, void *block, unsigned order) {
+static void block_give(struct memory *memory, void *block, unsigned order) {
     uint32_t unit = (uint32_t)((size_t)((uint8_t *)block - memory->base) / MEMORY_UNIT_BYTES);
     assert(order < MEMORY_ORDERS);
     assert(unit + (1u << order) <= memory->unit_count && memory->orders[unit] == 0);
@@ -128,4 +128,23 @@ void memory_give(struct memory *memory, void *block, unsigned order) {
         order++;
     }
     block_push(memory, unit, order);
+}
+
+void *memory_take(struct memory *memory, unsigned order) {
+    if (likely(!memory->lock))
+        return block_take(memory, order);
+    pthread_mutex_lock(memory->lock);
+    void *block = block_take(memory, order);
+    pthread_mutex_unlock(memory->lock);
+    return block;
+}
+
+void memory_give(struct memory *memory, void *block, unsigned order) {
+    if (likely(!memory->lock)) {
+        block_give(memory, block, order);
+        return;
+    }
+    pthread_mutex_lock(memory->lock);
+    block_give(memory, block, order);
+    pthread_mutex_unlock(memory->lock);
 }
