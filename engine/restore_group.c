@@ -202,8 +202,8 @@ static int restore_expiry(struct restore_worker *worker, const void *record, siz
     return rc ? rc : restore_sides(worker, &fields);
 }
 
-static int restore_burnt_id(struct restore_worker *worker,
-                            const struct wal_record_burnt_id *record) {
+static int restore_burnt_id(struct restore_worker *worker, const struct wal_record_burnt_id *record,
+                            wal_place_t place) {
     const struct engine_config *config = &worker->restore->engine->config;
     unsigned home = transfer_partition(record->id, config->partitions);
     if (!restore_owns(worker, home))
@@ -214,7 +214,7 @@ static int restore_burnt_id(struct restore_worker *worker,
         return contradiction(worker, "burns an id that was used before");
     if (id_reserve(ids, restore_memory(worker, home), record->id, 1))
         return full(worker);
-    id_insert(ids, record->id, hash, record->timestamp, 0, ID_PLACE_BURNT);
+    id_insert(ids, record->id, hash, record->timestamp, 0, place | WAL_PLACE_BURNT);
     return 0;
 }
 
@@ -371,7 +371,7 @@ static int restore_record(struct restore_worker *worker, const void *record, siz
     case WAL_RECORD_EXPIRY:
         return restore_expiry(worker, record, length);
     case WAL_RECORD_BURNT_ID:
-        return restore_burnt_id(worker, record);
+        return restore_burnt_id(worker, record, place);
     case WAL_RECORD_PARTITION_DIGEST:
         return told_add(worker, &worker->digests_told, record);
     case WAL_RECORD_LEDGER_TOTAL:
