@@ -306,7 +306,8 @@ def bad_flags_end_with_one_line():
     for options, named in [(["--partitions"], "--partitions"), (["--partitions", "0"], "1 to 1024"),
                            (["--partitions", "1025"], "1 to 1024"), (["--partitions", "8x"], "8x"), (["--nonsense"], "--nonsense"),
                            (["--id-time", "maybe"], "on or off"), (["extra"], "extra"), (["--memory", "lots"], "lots"),
-                           (["--memory", "-1"], "-1"), (["--memory", "9000000G"], "9000000G"), (["-z"], "-z"), (["--test", "--wal", "x"], "--test excludes --wal")]:
+                           (["--memory", "-1"], "-1"), (["--memory", "9000000G"], "9000000G"), (["-z"], "-z"),
+                           (["--test", "--wal", "x"], "--test excludes --wal")]:
         text = refusal(*options)
         assert named in text, (options, text)
     assert "usage: tally shell" in refusal("--nonsense")
