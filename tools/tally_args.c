@@ -10,7 +10,10 @@
 #define OPTIONS_MAX 64
 #define HELP_COLUMN 28
 
-const struct args_option *args_common;
+static const struct args_option no_options[] = {{0}};
+
+const char *args_program = "tally";
+const struct args_option *args_common = no_options;
 
 void args_complain(const char *format, ...) {
     char text[1024];
@@ -23,7 +26,7 @@ void args_complain(const char *format, ...) {
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = '?';
     }
-    fprintf(stderr, "tally: %s\n", text);
+    fprintf(stderr, "%s: %s\n", args_program, text);
 }
 
 /* --- numbers ---------------------------------------------------------------------------------- */
@@ -141,7 +144,8 @@ static void print_option(const struct args_option *option) {
 
 static void print_help(const struct args_command *command) {
     bool optional = false;
-    int column = printf("usage: tally [common options] %s", command->name);
+    int column = printf("usage: %s%s%s", args_program,
+                        args_common->name ? " [common options] " : "", command->name);
     for (const struct args_option *option = command->options; option && option->name; option++) {
         int length =
             option->required ? (int)(strlen(option->name) + strlen(option->metavar) + 4) : 0;
@@ -157,7 +161,8 @@ static void print_help(const struct args_command *command) {
         printf("\noptions\n");
     for (const struct args_option *option = command->options; option && option->name; option++)
         print_option(option);
-    printf("\ncommon options\n");
+    if (args_common->name)
+        printf("\ncommon options\n");
     for (const struct args_option *option = args_common; option->name; option++)
         print_option(option);
     if (command->notes)
@@ -196,8 +201,9 @@ static void complain_unknown(const struct args_command *command, const char *wor
     if (near)
         args_complain("unknown option '%s'; did you mean --%s?", word, near);
     else
-        args_complain("unknown option '%s'; 'tally help%s%s' lists what there is", word,
-                      command ? " " : "", command ? command->name : "");
+        args_complain("unknown option '%s'; '%s %s%s%s' lists what there is", word, args_program,
+                      command && !*command->name ? "--help" : "help",
+                      command && *command->name ? " " : "", command ? command->name : "");
 }
 
 static int store_flag(const struct args_option *option, const char *text) {
@@ -312,13 +318,14 @@ static int check_required(const struct args_command *command, const bool *given)
 
 static int check_operands(const struct args_command *command, unsigned count, char **argv) {
     if (count < command->operands_min) {
-        args_complain("%s needs %s; 'tally help %s' says more", command->name, command->operands,
-                      command->name);
+        args_complain("%s needs %s; '%s help %s' says more", command->name, command->operands,
+                      args_program, command->name);
         return -EINVAL;
     }
     if (count > command->operands_max) {
-        args_complain("%s takes no '%s'; usage: tally %s %s", command->name,
-                      argv[command->operands_max], command->name, command->operands);
+        args_complain("%s takes no '%s'; usage: %s %s %s",
+                      *command->name ? command->name : args_program, argv[command->operands_max],
+                      args_program, command->name, command->operands);
         return -EINVAL;
     }
     return 0;

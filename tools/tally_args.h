@@ -38,7 +38,7 @@ struct args_option {
 };
 
 struct args_command {
-    const char *name;     /**< as typed: "account create" */
+    const char *name;     /**< as typed: "account create"; "" for a program without commands */
     const char *summary;  /**< one line */
     const char *operands; /**< for the usage line: "ID...", or "" */
     unsigned operands_min, operands_max;
@@ -51,6 +51,9 @@ enum args_answer {
     ARGS_HELP, /**< help was printed: exit 0 */
     ARGS_BAD,  /**< said what is wrong: exit 2 */
 };
+
+/** The program's name, "tally" if nothing else was said; one that has no commands has a command without a name. */
+extern const char *args_program;
 
 /** Options that every command takes; set once by the program. Ends with a NULL name. */
 extern const struct args_option *args_common;
@@ -73,7 +76,7 @@ const char *args_decimal(tally_uint128_t value, char *out);
 
 /** The nearest of `names`, or NULL when none is near. */
 const char *args_nearest(const char *word, const char *const *names, unsigned count);
-/** One line on standard error, behind "tally: ". */
+/** One line on standard error, behind the program's name. */
 __attribute__((format(printf, 1, 2))) void args_complain(const char *format, ...);
 
 #endif
