@@ -347,7 +347,7 @@ int wal_open(const struct wal_config *config, struct wal **out, char *error, siz
     wal->file_offset = position->file_offset;
     if (wal->index == NULL && (wal->index = wal_index_new()) != NULL && position->seq != 0)
         /* nobody says where groups lie: fetches walk from the start */
-        rc = wal_index_note(wal->index, 1, 1, 0);
+        rc = wal_index_note(wal->index, 1, 1, 0, position->cell_time);
     if (wal->index == NULL || rc != 0 || allocate_buffers(wal) != 0) {
         snprintf(error, error_bytes, "log: no memory for its buffers");
         rc = -ENOMEM;

@@ -212,7 +212,8 @@ static int put_group(struct copier *copier, const struct wal_header *old, const 
         return rc;
     const uint64_t offset = copier->to_offset + copier->out_bytes;
     seal_again(copier, &header);
-    if (wal_index_note(position->index, header.chained.seq, copier->to_file, offset) != 0) {
+    if (wal_index_note(position->index, header.chained.seq, copier->to_file, offset,
+                       header.chained.cell_time) != 0) {
         snprintf(copier->error, copier->error_bytes, "log: no memory for its index");
         return -ENOMEM;
     }

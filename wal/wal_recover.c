@@ -65,7 +65,8 @@ static int take_group(struct disk *disk, const struct wal_group_view *view,
                       struct wal_position *position, wal_replay_fn *replay,
                       wal_group_end_fn *group_end, void *context, char *error, size_t error_bytes) {
     const struct wal_chained_header *chained = &view->header->chained;
-    int rc = wal_index_note(position->index, chained->seq, view->file, view->file_offset);
+    int rc = wal_index_note(position->index, chained->seq, view->file, view->file_offset,
+                            chained->cell_time);
     if (rc != 0) {
         snprintf(error, error_bytes, "log: no memory for its index");
         return rc;

@@ -149,7 +149,8 @@ unsigned wal_submit(struct wal *wal, uint64_t now_ns) {
             break;
         if (rc == 0) {
             wal->in_flight++; /* whatever else fails: the disk has the slot's memory */
-            rc = wal_index_note(wal->index, slot->seq, wal->file, wal->file_offset);
+            rc = wal_index_note(wal->index, slot->seq, wal->file, wal->file_offset,
+                                header->chained.cell_time);
         }
         if (rc != 0) {
             wal_fail(wal, rc, "%s: cannot submit group %llu: %s",
