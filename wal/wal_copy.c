@@ -214,7 +214,7 @@ static int put_group(struct copier *copier, const struct wal_header *old, const 
     seal_again(copier, &header);
     if (wal_index_note(position->index, header.chained.seq, copier->to_file, offset,
                        header.chained.cell_time) != 0) {
-        snprintf(copier->error, copier->error_bytes, "log: no memory for its index");
+        snprintf(copier->error, copier->error_bytes, "log: no room in its index");
         return -ENOMEM;
     }
     rc = put(copier, (const uint8_t *)&header, WAL_PAGE_BYTES);
