@@ -102,6 +102,7 @@ uint64_t engine_cell_time(const struct engine_lcore *lcore) {
 static void lcore_close(struct engine_lcore *lcore) {
     memory_close(&lcore->memory);
     chain_close(lcore->chain);
+    checkpoint_close(lcore->checkpoint);
     for (unsigned i = 0; i < WAL_BUFFERS; i++)
         free(lcore->buffers[i]);
 }
@@ -129,6 +130,8 @@ static int lcore_open(struct engine *engine, struct engine_lcore *lcore, unsigne
     lcore->fetch_free = 1;
     lcore->fetch_free_count = WAL_FETCHES_MAX;
     int error = chain_open(&lcore->chain);
+    if (!error && config->checkpoint_chunks)
+        error = checkpoint_open(lcore, config->checkpoint_chunks);
     if (!error)
         error =
             memory_open(&lcore->memory, config->memory_bytes / config->lcores, config->prefault);
@@ -160,6 +163,12 @@ static int config_check(const struct engine_config *config, char *error, size_t 
                  "log buffers of %zu bytes: they must hold the longest chain (%zu) and at most %zu "
                  "bytes",
                  config->log_buffer_bytes, chain_bytes, WAL_SEGMENT_BYTES_MAX);
+        return -EINVAL;
+    }
+    if (config->checkpoint_chunks && (config->checkpoint_chunks < CHECKPOINT_CHUNKS_MIN ||
+                                      config->checkpoint_chunks > WAL_CHUNKS_MAX)) {
+        snprintf(error, error_bytes, "%u chunks for checkpoints: %u to %u, or none",
+                 config->checkpoint_chunks, CHECKPOINT_CHUNKS_MIN, WAL_CHUNKS_MAX);
         return -EINVAL;
     }
     /* An id that may be used now never shares its place with one that must still be remembered. */

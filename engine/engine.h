@@ -27,6 +27,8 @@ struct engine_config {
     uint64_t
         horizon_slack_ms; /**< how much longer is tolerated before a decision waits for a new group */
     bool prefault;        /**< touch all memory at start */
+    unsigned
+        checkpoint_chunks; /**< an lcore, 128 KiB each, beside memory_bytes: 32..WAL_CHUNKS_MAX; 0: no checkpoints */
     struct wal_board *board;
     struct wal_lane *lanes; /**< one an lcore */
 };

@@ -3,13 +3,14 @@
 #define TALLY_ENGINE_ENGINE_INTERNAL_H
 
 #include "engine/account_decide.h"
+#include "engine/checkpoint.h"
 #include "engine/engine.h"
 #include "engine/ledger_table.h"
 #include "engine/partition.h"
 #include "engine/transfer_decide.h"
 
 /** What the files of engine/ share. Reading order: engine.c (queues), execute.c (the turn), transfers.c and accounts.c (gather,
- *  decide, install), chain.c, lookups.c, segment.c (log), replay.c. */
+ *  decide, install), chain.c, lookups.c, segment.c (log), checkpoint.c, replay.c. */
 
 #define PREPARE_EVENTS_MAX 48 /**< events whose records are prefetched together */
 #define TRANSFER_RECORD_BYTES_MAX                                                                  \
@@ -20,6 +21,8 @@
     (WAL_FETCHES_MAX / 4) /**< slots that lookups leave to retries with other fields */
 #define EXPIRIES_PER_TURN 64
 #define FORGETS_PER_TURN 64
+#define CHECKPOINT_CHUNKS_MIN                                                                      \
+    32           /**< of an lcore: what the longest chain changes, and some that are being filled */
 #define HOLDS 16 /**< groups that can be open or in flight, a power of two */
 _Static_assert(HOLDS > WAL_BUFFERS, "a hold list for every group that is not committed");
 
@@ -69,6 +72,7 @@ struct prepared {
 };
 
 struct chain;
+struct checkpoint;
 
 struct engine_lcore {
     /* read-mostly */
@@ -99,6 +103,7 @@ struct engine_lcore {
     uint32_t segment_bytes;
     uint32_t segment_records;
     uint32_t buffer_bytes;
+    bool checkpointing; /**< a walk is under way: what changes may have to be saved first */
     uint8_t *buffers[WAL_BUFFERS];
 
     /* requests */
@@ -113,6 +118,7 @@ struct engine_lcore {
 
     struct prepared prepared[PREPARE_EVENTS_MAX];
     struct chain *chain;
+    struct checkpoint *checkpoint; /**< NULL: there are none */
 
     /* state beside the partitions */
     struct memory memory;
@@ -201,6 +207,35 @@ static inline void *segment_append(struct engine_lcore *lcore, uint32_t bytes, w
 }
 void segment_start(struct engine_lcore *lcore, seq_t group);
 
+/* checkpoint.c */
+/** @param chunk_count CHECKPOINT_CHUNKS_MIN .. WAL_CHUNKS_MAX. @return 0 or -ENOMEM */
+int checkpoint_open(struct engine_lcore *lcore, unsigned chunk_count);
+void checkpoint_close(struct checkpoint *checkpoint);
+/** The state as it is now, at the end of the open group, is wanted. */
+void checkpoint_begin(struct engine_lcore *lcore);
+/** engine_checkpoint() with slices of any length: about so many records. */
+unsigned checkpoint_walk(struct engine_lcore *lcore, unsigned records_max);
+/** While checkpointing: whether what `events` events may change can be saved. */
+bool checkpoint_saves_fit(const struct engine_lcore *lcore, uint32_t events);
+void checkpoint_save_account(struct engine_lcore *lcore, const struct partition *partition,
+                             const struct account *account, uint64_t hash);
+void checkpoint_save_pending(struct engine_lcore *lcore, const struct partition *partition,
+                             uint32_t slot);
+static inline bool checkpoint_has_room(const struct engine_lcore *lcore, uint32_t events) {
+    return likely(!lcore->checkpointing) || checkpoint_saves_fit(lcore, events);
+}
+/** Said before an account's balances or flags change, and before a pending transfer's state does or its slot is freed. */
+static inline void account_changes(struct engine_lcore *lcore, const struct partition *partition,
+                                   const struct account *account, uint64_t hash) {
+    if (unlikely(lcore->checkpointing))
+        checkpoint_save_account(lcore, partition, account, hash);
+}
+static inline void pending_changes(struct engine_lcore *lcore, const struct partition *partition,
+                                   uint32_t slot) {
+    if (unlikely(lcore->checkpointing))
+        checkpoint_save_pending(lcore, partition, slot);
+}
+
 /* transfers.c */
 struct transfer_effect {
     const struct transfer_outcome *outcome;
@@ -220,6 +255,12 @@ struct posting {
 /** The one case that matters for speed: money moves, and nothing else happens. */
 static inline void posting_apply(struct engine_lcore *lcore, const struct posting *posting,
                                  uint32_t ledger, amount_t amount, uint32_t group) {
+    if (unlikely(lcore->checkpointing)) {
+        checkpoint_save_account(lcore, posting->debit_partition, posting->debit,
+                                posting->debit_hash);
+        checkpoint_save_account(lcore, posting->credit_partition, posting->credit,
+                                posting->credit_hash);
+    }
     posting->debit->debits_posted += amount;
     posting->credit->credits_posted += amount;
     posting->debit->reserved = posting->credit->reserved = group;

@@ -69,7 +69,8 @@ static uint32_t chain_length(const struct engine_request *request, uint32_t firs
 
 enum progress {
     PROGRESS_DONE,    /**< all of the request's events, or as many as were prepared */
-    PROGRESS_NO_ROOM, /**< the log buffer is full, or its group's horizon is too old: decide nothing until the next group */
+    PROGRESS_NO_ROOM, /**< the log buffer is full, its group's horizon too old, or no chunk is left for what would have to be saved:
+                           decide nothing until the next group, or until chunks come back */
     PROGRESS_STALLED, /**< every fetch slot is taken */
 };
 
@@ -103,7 +104,8 @@ static enum progress request_execute(struct engine_lcore *lcore, struct engine_r
         if (creates) {
             if (unlikely(event_flags(request, event) & TRANSFER_LINKED))
                 count = chain_length(request, event);
-            if (unlikely(!segment_has_room(lcore, (size_t)count * TRANSFER_RECORD_BYTES_MAX)))
+            if (unlikely(!segment_has_room(lcore, (size_t)count * TRANSFER_RECORD_BYTES_MAX) ||
+                         !checkpoint_has_room(lcore, count)))
                 return PROGRESS_NO_ROOM;
         }
         if (count > 1)
@@ -147,9 +149,25 @@ static unsigned take_answers(struct engine_lcore *lcore) {
     return count;
 }
 
+/** Release some resolved pending transfers below the horizon. @return how many */
+static unsigned forget_pendings(struct engine_lcore *lcore, struct partition *partition) {
+    struct pending_table *pendings = &partition->pendings;
+    if (likely(!lcore->checkpointing))
+        return pending_forget(pendings, lcore->forgetting_ms, lcore->digest_seed, FORGETS_PER_TURN);
+    unsigned count = 0;
+    uint32_t slot;
+    while (count < FORGETS_PER_TURN &&
+           (slot = pending_forget_next(pendings, lcore->forgetting_ms)) != INDEX_NONE) {
+        pending_changes(lcore, partition, slot);
+        count += pending_forget(pendings, lcore->forgetting_ms, lcore->digest_seed, 1);
+    }
+    return count;
+}
+
 /** Memory that the horizon gave back: ids slice by slice, resolved pendings one by one, a bounded number a turn. */
 static void forget(struct engine_lcore *lcore) {
-    if (!lcore->id_time || lcore->forgotten_ms == lcore->horizon_ms)
+    if (!lcore->id_time || lcore->forgotten_ms == lcore->horizon_ms ||
+        !checkpoint_has_room(lcore, FORGETS_PER_TURN))
         return;
     unsigned step = lcore->engine->config.lcores;
     if (lcore->forget_next == lcore->index)
@@ -158,8 +176,7 @@ static void forget(struct engine_lcore *lcore) {
         struct partition *partition = &lcore->partitions[lcore->forget_next];
         if (id_forget(&partition->ids, &lcore->memory, lcore->forgetting_ms, 1))
             return;
-        if (pending_forget(&partition->pendings, lcore->forgetting_ms, lcore->digest_seed,
-                           FORGETS_PER_TURN))
+        if (forget_pendings(lcore, partition))
             return;
         lcore->forget_next += step;
         if (lcore->forget_next >= lcore->partition_count) {

@@ -76,6 +76,11 @@ static inline uint64_t pending_due_ns(const struct pending_table *table) {
     return first ? first->key : UINT64_MAX;
 }
 
+/** The slot that pending_forget would release first; INDEX_NONE: nothing lies below the horizon. */
+static inline uint32_t pending_forget_next(const struct pending_table *table, uint64_t horizon_ms) {
+    const struct heap_entry *first = heap_first(&table->release);
+    return first && first->key < horizon_ms ? first->slot : INDEX_NONE;
+}
 /** Forget resolved ones that lie below the horizon, at most `count_max`. @return how many */
 unsigned pending_forget(struct pending_table *table, uint64_t horizon_ms, uint64_t hash_seed,
                         unsigned count_max);

@@ -94,6 +94,10 @@ unsigned engine_seal(struct engine_lcore *lcore) {
     seq_t open_group = atomic_load_explicit(&lcore->board->open_group, memory_order_acquire);
     while (lcore->open_group < open_group) {
         log_state_digests(lcore);
+        /* relaxed: stored before the open_group that was read above with acquire */
+        if (unlikely(atomic_load_explicit(&lcore->board->checkpoint_seq, memory_order_relaxed) ==
+                     lcore->open_group))
+            checkpoint_begin(lcore);
         struct wal_handover handover = {
             .seq = lcore->open_group,
             .bytes = lcore->buffers[lcore->open_group % WAL_BUFFERS],

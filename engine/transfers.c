@@ -156,6 +156,7 @@ static void pending_started(struct engine_lcore *lcore, const struct transfer *r
 static void pending_ended(struct engine_lcore *lcore, struct partition *partition, uint32_t slot,
                           enum pending_state state, uint128_t resolver_id, uint32_t group) {
     struct pending *pending = pending_at(&partition->pendings, slot);
+    pending_changes(lcore, partition, slot);
     pending_resolve(&partition->pendings, slot, state, resolver_id);
     pending->group = group;
     partition->digest -= partition_pending_hash(&pending->transfer, lcore->digest_seed);
@@ -184,6 +185,8 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
     struct account_delta debit, credit;
     transfer_deltas(record, effect->outcome->pending_amount, effect->outcome->pending_flags, &debit,
                     &credit);
+    account_changes(lcore, effect->debit_partition, effect->debit, effect->debit_hash);
+    account_changes(lcore, effect->credit_partition, effect->credit, effect->credit_hash);
     account_apply(effect->debit, &debit);
     account_apply(effect->credit, &credit);
     effect->debit->reserved = effect->credit->reserved = group;
@@ -356,10 +359,12 @@ void transfer_expire(struct engine_lcore *lcore, struct partition *partition, ui
     for (unsigned side = 0; side < 2; side++) {
         uint64_t hash = hash_id(ids[side], lcore->hash_seed);
         struct account *account = lcore_account_find(lcore, ids[side], hash);
+        struct partition *home = partition_of_hash(lcore, hash);
         assert(account);
+        account_changes(lcore, home, account, hash);
         account_apply(account, &deltas[side]);
         account->reserved = group;
-        partition_digest_delta(partition_of_hash(lcore, hash), hash, &deltas[side]);
+        partition_digest_delta(home, hash, &deltas[side]);
     }
     total_apply(lcore, transfer->ledger, &deltas[0], &deltas[1]);
     pending_ended(lcore, partition, slot, PENDING_EXPIRED, 0, group);
@@ -383,7 +388,8 @@ unsigned expire_due(struct engine_lcore *lcore) {
     unsigned count = 0;
     while (lcore->due_ns <= lcore->cell_time && count < EXPIRIES_PER_TURN && !lcore->closing) {
         unsigned p = partition_due(lcore, &lcore->due_ns);
-        if (lcore->due_ns > lcore->cell_time || !segment_has_room(lcore, TRANSFER_RECORD_BYTES_MAX))
+        if (lcore->due_ns > lcore->cell_time ||
+            !segment_has_room(lcore, TRANSFER_RECORD_BYTES_MAX) || !checkpoint_has_room(lcore, 1))
             break;
         struct partition *partition = &lcore->partitions[p];
         uint32_t slot = heap_first(&partition->pendings.expiry)->slot;

@@ -8,6 +8,7 @@
 
 _Static_assert(HANDOVERS >= WAL_BUFFERS && (HANDOVERS & (HANDOVERS - 1)) == 0,
                "a slot for every buffer");
+_Static_assert((WAL_CHUNKS_MAX & (WAL_CHUNKS_MAX - 1)) == 0, "indices run freely");
 _Static_assert((WAL_FETCHES_MAX & (WAL_FETCHES_MAX - 1)) == 0, "indices run freely");
 
 /* Each index has one writer, which may read its own relaxed. Slots are published by release/acquire on the producer's
@@ -21,6 +22,27 @@ void wal_lane_handover(struct wal_lane *lane, const struct wal_handover *handove
     lane->handovers[head % HANDOVERS] = *handover;
     /* release: pairs with the acquire in wal_lane_handover_peek; publishes the slot and the segment's bytes */
     atomic_store_explicit(&lane->handover_head, head + 1, memory_order_release);
+}
+
+void wal_lane_chunk(struct wal_lane *lane, struct checkpoint_chunk *chunk) {
+    uint32_t head = atomic_load_explicit(&lane->chunk_head, memory_order_relaxed);
+    /* acquire: pairs with the release of the WAL, which has read the slot */
+    uint32_t tail = atomic_load_explicit(&lane->chunk_tail, memory_order_acquire);
+    assert(head - tail < WAL_CHUNKS_MAX);
+    lane->chunks[head % WAL_CHUNKS_MAX] = chunk;
+    /* release: publishes the slot and the chunk's bytes */
+    atomic_store_explicit(&lane->chunk_head, head + 1, memory_order_release);
+}
+
+struct checkpoint_chunk *wal_lane_chunk_spent(struct wal_lane *lane) {
+    uint32_t tail = atomic_load_explicit(&lane->spent_tail, memory_order_relaxed);
+    /* acquire: pairs with the release of the WAL, which touches the chunk no more */
+    if (atomic_load_explicit(&lane->spent_head, memory_order_acquire) == tail)
+        return NULL;
+    struct checkpoint_chunk *chunk = lane->spent[tail % WAL_CHUNKS_MAX];
+    /* release: the slot was read */
+    atomic_store_explicit(&lane->spent_tail, tail + 1, memory_order_release);
+    return chunk;
 }
 
 const struct wal_handover *wal_lane_handover_peek(const struct wal_lane *lane) {
