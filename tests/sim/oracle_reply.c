@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "tests/sim/oracle_internal.h"
+
+/** One answer, complete: walk over its entries in order, keep the earliest time at which each can have been decided, and decide it
+ *  again there. Refusals say their time; what is created has a record in the log; only `exists` and lookups have to be placed, and the
+ *  earliest place that fits is never worse than a later one. */
+
+static uint32_t entry_status(const struct net_request *request, uint32_t index) {
+    return u32_at(request->entries[index], 8);
+}
+
+static uint64_t entry_timestamp(const struct net_request *request, uint32_t index) {
+    return u64_at(request->entries[index], 0);
+}
+
+static bool is_account(const struct net_request *request) {
+    return request->operation == OPERATION_CREATE_ACCOUNTS;
+}
+
+static uint128_t id_of(const struct asked *asked) {
+    return is_account(asked->request) ? asked->account.id : asked->transfer.id;
+}
+
+static const char *name_of(const struct asked *asked) {
+    static _Thread_local char text[160];
+    snprintf(text, sizeof(text), "session %" PRIx64 ", request %" PRIu64 ", event %" PRIu32 " (%s)",
+             asked->request->session->id, asked->request->number, asked->index,
+             oracle_id(id_of(asked)));
+    return text;
+}
+
+static bool says_exists(const struct net_request *request, uint32_t status) {
+    return is_account(request) ? status == ACCOUNT_STATUS_exists : status == TRANSFER_STATUS_exists;
+}
+
+/** Whether only the clock or the horizon says so: then the group in which they said it must be durable. */
+static bool by_the_clock(const struct net_request *request, uint32_t status) {
+    return !is_account(request) &&
+           (status == TRANSFER_STATUS_pending_transfer_expired ||
+            status == TRANSFER_STATUS_id_expired || status == TRANSFER_STATUS_id_in_future ||
+            status == TRANSFER_STATUS_pending_id_expired);
+}
+
+/* --- what is in the log ----------------------------------------------------------------------------------------------------------- */
+
+/** When the log says that an event was decided. @return false: it holds no such record */
+static bool logged(const struct oracle *oracle, const struct asked *asked, uint64_t *decided,
+                   uint64_t *timestamp, seq_t *seq) {
+    if (is_account(asked->request)) {
+        const struct ledger_account *account = ledger_account_get(oracle, asked->account.id);
+        if (!account)
+            return false;
+        *decided = account->decided;
+        *timestamp = account->record.timestamp;
+        *seq = account->seq;
+        return true;
+    }
+    const struct ledger_transfer *transfer = ledger_transfer_get(oracle, asked->transfer.id);
+    if (!transfer)
+        return false;
+    *decided = transfer->decided;
+    *timestamp = transfer->record.timestamp;
+    *seq = transfer->seq;
+    return true;
+}
+
+static bool check_created(struct walk *walk, struct asked *asked, uint64_t *decided) {
+    struct oracle *oracle = walk->oracle;
+    uint64_t timestamp;
+    seq_t seq;
+    if (!logged(oracle, asked, decided, &timestamp, &seq))
+        return oracle_fail(oracle, "INV-5",
+                           "%s is answered `created`, and no durable group holds it (%zu groups)",
+                           name_of(asked), oracle->group_count);
+    if (seq > walk->request->token_seq)
+        return oracle_fail(oracle, "INV-5",
+                           "%s is in group %" PRIu64 ", its answer shows group %" PRIu64,
+                           name_of(asked), seq, walk->request->token_seq);
+    if (timestamp != asked->timestamp)
+        return oracle_fail(oracle, "outcome",
+                           "%s is answered `created` at %" PRIu64 ", the log says %" PRIu64,
+                           name_of(asked), asked->timestamp, timestamp);
+    if (!asked->explains)
+        return oracle_fail(oracle, "INV-4",
+                           "%s is answered `created`, what the log holds did not come of it",
+                           name_of(asked));
+    for (struct asked *other = oracle_map_get(is_account(walk->request) ? &oracle->asked_accounts
+                                                                        : &oracle->asked_transfers,
+                                              id_of(asked));
+         other; other = other->next) {
+        if (other != asked && other->answered && other->status == asked->status &&
+            other->timestamp == timestamp)
+            return oracle_fail(oracle, "INV-4", "%s is answered `created` for a second time",
+                               name_of(asked));
+        if (other != asked)
+            other->explains = false;
+    }
+    return true;
+}
+
+static bool check_burnt(struct walk *walk, const struct asked *asked) {
+    const struct ledger_burnt *burnt =
+        oracle_map_get(&walk->oracle->ledger.burnt_map, asked->transfer.id);
+    if (!burnt || burnt->decided != asked->timestamp || burnt->status != asked->status)
+        return oracle_fail(walk->oracle, "INV-5",
+                           "%s is answered status %" PRIu32 " at %" PRIu64
+                           ", which burns its id, and no durable group says so",
+                           name_of(asked), asked->status, asked->timestamp);
+    return true;
+}
+
+/* --- balances ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool balances_are(const struct account *account, const uint8_t *shown) {
+    return account->debits_pending == u128_at(shown, 0) &&
+           account->debits_posted == u128_at(shown, 16) &&
+           account->credits_pending == u128_at(shown, 32) &&
+           account->credits_posted == u128_at(shown, 48);
+}
+
+/** Whether an account (0: none is known) shows these balances as of `before`. */
+static bool account_shows(const struct oracle *oracle, uint128_t id, uint64_t before,
+                          const uint8_t *shown) {
+    static const uint8_t nothing[64];
+    const struct ledger_account *known = ledger_account_get(oracle, id);
+    struct account account;
+    if (known && ledger_account_as_of(known, before, &account))
+        return balances_are(&account, shown);
+    return memcmp(shown, nothing, sizeof(nothing)) == 0;
+}
+
+/** Refused before anybody looks for the account. */
+static bool refused_early(const struct net_request *request, uint32_t status) {
+    static const uint32_t accounts[] = {1, 2, 3, 22, 23, 24, 25};
+    static const uint32_t transfers[] = {1, 2, 3, 56, 57, 58, 59};
+    const uint32_t *early = is_account(request) ? accounts : transfers;
+    for (size_t i = 0; i < 7; i++) {
+        if (early[i] == status)
+            return true;
+    }
+    return false;
+}
+
+static bool balances_as_of(const struct oracle *oracle, const struct asked *asked,
+                           uint64_t before) {
+    const uint8_t *shown = asked->request->entries[asked->index] + 16;
+    static const uint8_t nothing[64];
+    if (is_account(asked->request))
+        return account_shows(oracle, asked->account.id, before, shown);
+    const struct transfer *transfer = &asked->transfer;
+    bool resolves = transfer->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING);
+    bool refused = asked->status != TRANSFER_STATUS_created;
+    if (refused && (refused_early(asked->request, asked->status) || resolves) &&
+        memcmp(shown, nothing, sizeof(nothing)) == 0)
+        return true;
+    const struct ledger_transfer *pending = ledger_transfer_get(oracle, transfer->pending_id);
+    if (pending && pending->decided < before &&
+        (resolves || (transfer->debit_account_id == 0 && refused)) &&
+        account_shows(oracle, pending->record.debit_account_id, before, shown))
+        return true;
+    return !(resolves && !refused) &&
+           account_shows(oracle, transfer->debit_account_id, before, shown);
+}
+
+static bool check_balances(struct walk *walk, const struct asked *asked, uint64_t before) {
+    return !walk->request->balances || balances_as_of(walk->oracle, asked, before) ||
+           oracle_fail(walk->oracle, "balances",
+                       "%s, status %" PRIu32 ": the balances shown are not those after %" PRIu64
+                       " (debits posted %s, credits posted %s)",
+                       name_of(asked), asked->status, before - 1,
+                       oracle_id(u128_at(walk->request->entries[asked->index] + 16, 16)),
+                       oracle_id(u128_at(walk->request->entries[asked->index] + 16, 48)));
+}
+
+/* --- single events ------------------------------------------------------------------------------------------------------------------ */
+
+static bool lawful(const struct oracle *oracle, const struct decision *decision, uint32_t status) {
+    return decision->status == status || (status == TRANSFER_STATUS_memory_full &&
+                                          oracle->config.memory_short && decision->past_id);
+}
+
+/** An id that was remembered when the event was decided may have been forgotten while its fields were fetched from the log. */
+static bool forgotten_meanwhile(const struct walk *walk, const struct asked *asked,
+                                const struct decision *decision) {
+    const struct oracle *oracle = walk->oracle;
+    seq_t seq = walk->request->token_seq;
+    if (is_account(walk->request) || asked->status != TRANSFER_STATUS_id_expired ||
+        decision->status < 36 || (decision->status > 46 && decision->status != 67) || !seq ||
+        seq > oracle->group_count)
+        return false;
+    return id_time_ms(asked->transfer.id) < oracle->groups[seq - 1].horizon_ms;
+}
+
+static bool check_refused_at(struct walk *walk, const struct asked *asked, uint64_t decided) {
+    struct oracle *oracle = walk->oracle;
+    uint64_t horizons[HORIZONS_MAX];
+    unsigned count = log_horizons(oracle, decided, horizons, HORIZONS_MAX);
+    struct decision decision = {0};
+    for (unsigned i = 0; i < count; i++) {
+        decide_single(oracle, asked, decided, horizons[i], &decision);
+        if (lawful(oracle, &decision, asked->status) || forgotten_meanwhile(walk, asked, &decision))
+            return true;
+    }
+    return oracle_fail(oracle, "status",
+                       "%s is answered status %" PRIu32 " at %" PRIu64 ", and comes to %" PRIu32
+                       " there",
+                       name_of(asked), asked->status, decided, decision.status);
+}
+
+static bool check_refused(struct walk *walk, struct asked *asked) {
+    uint64_t decided = asked->timestamp;
+    if (decided <= walk->after)
+        return oracle_fail(walk->oracle, "real time",
+                           "%s was decided at %" PRIu64 ", not after %" PRIu64
+                           ", which it must have come after",
+                           name_of(asked), decided, walk->after);
+    if (!is_account(walk->request) && status_burns(asked->status) && !check_burnt(walk, asked))
+        return false;
+    bool clock = by_the_clock(walk->request, asked->status);
+    if (clock && !log_group_at(walk->oracle, decided))
+        return oracle_fail(walk->oracle, "INV-5",
+                           "%s is answered status %" PRIu32 " at %" PRIu64
+                           ", and the group that says so is not durable",
+                           name_of(asked), asked->status, decided);
+    if (!check_refused_at(walk, asked, decided))
+        return false;
+    decided_at(walk, decided, clock || (!is_account(walk->request) && status_burns(asked->status)));
+    return check_balances(walk, asked, decided + 1);
+}
+
+/** The largest time at which an event of unknown time can have been decided: before the next one that is known. */
+static uint64_t known_before(const struct walk *walk, uint32_t index) {
+    const struct net_request *request = walk->request;
+    for (uint32_t i = index + 1; i < request->event_count; i++) {
+        uint32_t status = entry_status(request, i);
+        uint64_t decided, timestamp;
+        seq_t seq;
+        if (says_exists(request, status))
+            continue;
+        if (status != TRANSFER_STATUS_created)
+            return entry_timestamp(request, i);
+        if (logged(walk->oracle, &request->events[i], &decided, &timestamp, &seq))
+            return decided;
+    }
+    return UINT64_MAX;
+}
+
+/** `exists` at some time from `decided` on: is it so there, with the balances shown? */
+static bool exists_at(struct walk *walk, const struct asked *asked, uint64_t decided) {
+    uint64_t horizons[HORIZONS_MAX];
+    unsigned count = log_horizons(walk->oracle, decided, horizons, HORIZONS_MAX);
+    for (unsigned i = 0; i < count; i++) {
+        struct decision decision;
+        decide_single(walk->oracle, asked, decided, horizons[i], &decision);
+        if (decision.status == asked->status && decision.timestamp == asked->timestamp)
+            return !walk->request->balances || balances_as_of(walk->oracle, asked, decided + 1);
+    }
+    return false;
+}
+
+/** The account whose versions matter for an `exists`. */
+static const struct ledger_account *home_of(const struct oracle *oracle,
+                                            const struct asked *asked) {
+    if (is_account(asked->request))
+        return ledger_account_get(oracle, asked->account.id);
+    const struct ledger_transfer *known = ledger_transfer_get(oracle, asked->transfer.id);
+    return known ? ledger_account_get(oracle, known->record.debit_account_id) : NULL;
+}
+
+static bool check_exists(struct walk *walk, struct asked *asked) {
+    uint64_t first, timestamp, until = known_before(walk, asked->index);
+    seq_t seq;
+    if (!logged(walk->oracle, asked, &first, &timestamp, &seq))
+        return oracle_fail(walk->oracle, "INV-5",
+                           "%s is answered `exists`, and no durable group holds it",
+                           name_of(asked));
+    uint64_t from = first > walk->after ? first : walk->after;
+    if (from + 1 >= until)
+        return oracle_fail(walk->oracle, "real time",
+                           "%s is answered `exists`, before it was there or out of order",
+                           name_of(asked));
+    uint64_t found = exists_at(walk, asked, from + 1) ? from + 1 : 0;
+    const struct ledger_account *home = home_of(walk->oracle, asked);
+    for (size_t i = 0; !found && home && i < home->version_count; i++) {
+        uint64_t decided = home->versions[i].decided + 1;
+        if (decided > from && decided < until && exists_at(walk, asked, decided))
+            found = decided;
+    }
+    if (!found)
+        return oracle_fail(walk->oracle, "status",
+                           "%s is answered `exists` of %" PRIu64
+                           " with its balances, which is so at no time between %" PRIu64
+                           " and %" PRIu64,
+                           name_of(asked), asked->timestamp, from, until);
+    decided_at(walk, found - 1, false);
+    decided_at(walk, first, true);
+    return true;
+}
+
+/** An account whose balances a later record of the same request changed is looked at right behind its own event. */
+static bool check_single(struct walk *walk, struct asked *asked) {
+    if (asked->status == TRANSFER_STATUS_created) {
+        uint64_t decided;
+        if (!check_created(walk, asked, &decided))
+            return false;
+        if (decided <= walk->after)
+            return oracle_fail(walk->oracle, "real time",
+                               "%s was decided at %" PRIu64 ", not after %" PRIu64
+                               ", which it must have come after",
+                               name_of(asked), decided, walk->after);
+        decided_at(walk, decided, true);
+        return check_balances(walk, asked, decided + 1);
+    }
+    if (!explain_refused(walk->oracle, asked))
+        return false;
+    return says_exists(walk->request, asked->status) ? check_exists(walk, asked)
+                                                     : check_refused(walk, asked);
+}
+
+/* --- chains ---------------------------------------------------------------------------------------------------------------------------- */
+
+/** When each member was decided: one right behind the other, and only what exists or is imported hides its own time. */
+static bool chain_times(struct walk *walk, struct asked *first, size_t count, uint64_t *times) {
+    size_t known = count;
+    for (size_t i = 0; i < count; i++) {
+        struct asked *asked = &first[i];
+        times[i] = 0;
+        if (asked->status == TRANSFER_STATUS_created) {
+            if (!check_created(walk, asked, &times[i]))
+                return false;
+        } else if (!says_exists(walk->request, asked->status)) {
+            times[i] = asked->timestamp;
+        }
+        if (times[i] && known == count)
+            known = i;
+    }
+    for (size_t i = 0; i < count && known < count; i++) {
+        uint64_t due = times[known] + i - known;
+        if (times[i] && times[i] != due)
+            return oracle_fail(walk->oracle, "chain",
+                               "%s was decided at %" PRIu64 ", its chain at %" PRIu64,
+                               name_of(&first[i]), times[i], times[known]);
+        times[i] = due;
+    }
+    if (known == count || times[0] <= walk->after)
+        return oracle_fail(walk->oracle, "real time",
+                           "the chain of %s was not decided after %" PRIu64
+                           ", which it must have come after",
+                           name_of(first), walk->after);
+    return true;
+}
+
+static bool check_failed_chain(struct walk *walk, struct asked *first, size_t count,
+                               const uint64_t *times) {
+    struct oracle *oracle = walk->oracle;
+    struct decision *decisions = oracle_take(oracle, count * sizeof(*decisions));
+    uint64_t horizons[HORIZONS_MAX];
+    unsigned horizon_count = log_horizons(oracle, times[0], horizons, HORIZONS_MAX);
+    size_t wrong = 0;
+    for (unsigned h = 0; h < horizon_count; h++) {
+        decide_chain(oracle, first, count, times, horizons[h], decisions);
+        for (wrong = 0; wrong < count; wrong++) {
+            const struct asked *asked = &first[wrong];
+            bool expired = forgotten_meanwhile(walk, asked, &decisions[wrong]);
+            if (asked->status != decisions[wrong].status && !expired &&
+                !(asked->status == TRANSFER_STATUS_memory_full && oracle->config.memory_short))
+                break;
+            if (asked->timestamp != decisions[wrong].timestamp && !expired)
+                break;
+        }
+        if (wrong == count)
+            return true;
+    }
+    if (oracle->config.memory_short) {
+        for (size_t i = 0; i < count; i++) {
+            if (first[i].status == TRANSFER_STATUS_memory_full)
+                return true; /* what the others would have come to nobody knows */
+        }
+    }
+    return oracle_fail(oracle, "status",
+                       "%s, member %zu of a chain, is answered status %" PRIu32 " at %" PRIu64
+                       ", and comes to %" PRIu32 " at %" PRIu64,
+                       name_of(&first[wrong]), wrong, first[wrong].status, first[wrong].timestamp,
+                       decisions[wrong].status, decisions[wrong].timestamp);
+}
+
+static bool check_chain(struct walk *walk, struct asked *first, size_t count) {
+    struct oracle *oracle = walk->oracle;
+    uint64_t *times = oracle_take(oracle, count * sizeof(*times));
+    size_t created = 0;
+    for (size_t i = 0; i < count; i++)
+        created += first[i].status == TRANSFER_STATUS_created;
+    if (created != 0 && created != count)
+        return oracle_fail(oracle, "chain", "the chain of %s: %zu of %zu events took effect",
+                           name_of(first), created, count);
+    if (!chain_times(walk, first, count, times))
+        return false;
+    bool durable = created == count;
+    for (size_t i = 0; i < count && !created; i++) {
+        struct asked *asked = &first[i];
+        bool clock = by_the_clock(walk->request, asked->status);
+        bool burns = !is_account(walk->request) && status_burns(asked->status);
+        if (!explain_refused(oracle, asked) || (burns && !check_burnt(walk, asked)))
+            return false;
+        if (clock && !log_group_at(oracle, times[i]))
+            return oracle_fail(oracle, "INV-5",
+                               "%s is answered status %" PRIu32 " at %" PRIu64
+                               ", and the group that says so is not durable",
+                               name_of(asked), asked->status, times[i]);
+        durable |= clock || burns;
+    }
+    if (!created && !check_failed_chain(walk, first, count, times))
+        return false;
+    decided_at(walk, times[count - 1], durable);
+    for (size_t i = 0; i < count; i++) {
+        if (!check_balances(walk, &first[i], times[count - 1] + 1))
+            return false;
+    }
+    return true;
+}
+
+static bool check_creates(struct walk *walk) {
+    struct net_request *request = walk->request;
+    for (uint32_t i = 0; i < request->event_count; i++) {
+        size_t wanted = request->balances ? 80 : 16;
+        if (request->entry_bytes[i] != wanted || u32_at(request->entries[i], 12) != 0)
+            return oracle_fail(walk->oracle, "reply",
+                               "request %" PRIu64 ": entry %" PRIu32
+                               " has %zu bytes or reserved bits",
+                               request->number, i, request->entry_bytes[i]);
+        struct asked *asked = &request->events[i];
+        asked->answered = true;
+        asked->status = entry_status(request, i);
+        asked->timestamp = entry_timestamp(request, i);
+        walk->oracle->counts.results++;
+    }
+    for (uint32_t i = 0; i < request->event_count;) {
+        struct asked *asked = &request->events[i];
+        size_t count = chain_length(asked);
+        bool chain = count > 1 || asked_is_linked(asked);
+        if (chain ? !check_chain(walk, asked, count) : !check_single(walk, asked))
+            return false;
+        i += (uint32_t)count;
+    }
+    return true;
+}
+
+/* --- the answer ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool check_code(struct oracle *oracle, const struct net_request *request) {
+    bool malformed = request->code == REQUEST_CODE_malformed ||
+                     request->code == REQUEST_CODE_unsupported_operation;
+    if (request->malformed && !malformed && request->code != REQUEST_CODE_overloaded)
+        return oracle_fail(oracle, "reply",
+                           "request %" PRIu64 " is malformed and answered with code %u",
+                           request->number, request->code);
+    if (!request->malformed && malformed)
+        return oracle_fail(oracle, "reply",
+                           "request %" PRIu64 " is well formed and answered with code %u",
+                           request->number, request->code);
+    if (request->code > REQUEST_CODE_replica_behind || request->code == REQUEST_CODE_replica_behind)
+        return oracle_fail(oracle, "reply", "request %" PRIu64 " is answered with code %u",
+                           request->number, request->code);
+    if (request->code == REQUEST_CODE_unknown_outcome && !oracle->read_failed)
+        return oracle_fail(oracle, "reply",
+                           "request %" PRIu64
+                           " is answered `unknown_outcome`, and the log can be read",
+                           request->number);
+    return true;
+}
+
+bool reply_check(struct oracle *oracle, struct net_request *request) {
+    if (!check_code(oracle, request))
+        return false;
+    oracle->counts.replies++;
+    if (request->token_seq > oracle->group_count)
+        return oracle_fail(oracle, "INV-5",
+                           "request %" PRIu64 ": its answer shows group %" PRIu64
+                           ", and only %zu are durable",
+                           request->number, request->token_seq, oracle->group_count);
+    if (request->code == REQUEST_CODE_unknown_outcome)
+        return true;
+    bool creates = request->events != NULL;
+    if (request->code != REQUEST_CODE_ok) {
+        for (uint32_t i = 0; creates && i < request->event_count; i++) {
+            if (!explain_refused(oracle, &request->events[i]))
+                return false;
+        }
+        return true;
+    }
+    struct walk walk = {.oracle = oracle, .request = request, .after = request->floor};
+    if (request->stale_ok)
+        walk.after = 0;
+    if (!(creates ? check_creates(&walk) : lookups_check(&walk)))
+        return false;
+    if (walk.durable > oracle->shown_durable)
+        oracle->shown_durable = walk.durable;
+    if (walk.volatile_ > oracle->shown_volatile)
+        oracle->shown_volatile = walk.volatile_;
+    return true;
+}
