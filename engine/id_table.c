@@ -2,6 +2,7 @@
 #include "engine/id_table.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /** Smallest block that holds a slice's head. */
@@ -62,21 +63,62 @@ int id_reserve(struct id_table *table, struct memory *memory, uint128_t id, uint
     return error ? error : slab_reserve(&slice->slab, memory, more, sizeof(struct id_record));
 }
 
-void id_insert(struct id_table *table, uint128_t id, uint64_t hash, uint64_t timestamp,
-               uint64_t digest, wal_place_t place) {
-    struct id_slice *slice = id_slice_of(table, id);
+void id_restore(struct id_table *table, const struct id_record *record, uint64_t hash) {
+    struct id_slice *slice = id_slice_of(table, uint128_make(record->id[1], record->id[0]));
     assert(slice);
     uint32_t slot = slice->slab.count;
-    struct id_record *record = slab_take(&slice->slab, sizeof(struct id_record));
-    record->id[0] = (uint64_t)id;
-    record->id[1] = (uint64_t)(id >> 64);
-    record->timestamp = timestamp;
-    record->digest = digest;
-    record->place = place;
-    if (unlikely(id_is_burnt(record)))
-        record->timestamp = slot ? id_at(slice, slot - 1)->timestamp : 0;
+    *(struct id_record *)slab_take(&slice->slab, sizeof(*record)) = *record;
     index_insert(&slice->index, id_tag(hash), slot);
     table->count++;
+}
+
+void id_insert(struct id_table *table, uint128_t id, uint64_t hash, uint64_t timestamp,
+               uint64_t digest, wal_place_t place) {
+    struct id_record record = {{(uint64_t)id, (uint64_t)(id >> 64)}, timestamp, digest, place};
+    if (unlikely(id_is_burnt(&record))) {
+        const struct id_slice *slice = id_slice_of(table, id);
+        uint32_t count = slice->slab.count;
+        record.timestamp = count ? id_at(slice, count - 1)->timestamp : 0;
+    }
+    id_restore(table, &record, hash);
+}
+
+static int order_of_decision(const void *left, const void *right) {
+    const struct id_record *a = left, *b = right;
+    wal_place_t place_a = a->place & ~WAL_PLACE_BURNT, place_b = b->place & ~WAL_PLACE_BURNT;
+    if (a->timestamp != b->timestamp)
+        return a->timestamp < b->timestamp ? -1 : 1;
+    return place_a < place_b ? -1 : place_a > place_b;
+}
+
+static int slice_sort(struct id_slice *slice, struct memory *memory, uint64_t secret) {
+    uint32_t count = slice->slab.count;
+    struct id_record *records = malloc(count * sizeof(*records) + 1);
+    if (!records)
+        return -ENOMEM;
+    for (uint32_t slot = 0; slot < count; slot++)
+        records[slot] = *id_at(slice, slot);
+    qsort(records, count, sizeof(*records), order_of_decision);
+    index_release(&slice->index, memory);
+    int error = 0;
+    for (uint32_t slot = 0; slot < count && !error; slot++) {
+        uint128_t id = uint128_make(records[slot].id[1], records[slot].id[0]);
+        *id_at(slice, slot) = records[slot];
+        error = index_reserve(&slice->index, memory, 1);
+        if (!error)
+            index_insert(&slice->index, id_tag(hash_transfer_id(id, secret)), slot);
+    }
+    free(records);
+    return error;
+}
+
+int id_sort(struct id_table *table, struct memory *memory, uint64_t secret) {
+    int error = 0;
+    for (unsigned i = 0; i < ID_SLICES && !error; i++) {
+        if (table->slices[i])
+            error = slice_sort(table->slices[i], memory, secret);
+    }
+    return error;
 }
 
 unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horizon_ms,

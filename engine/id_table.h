@@ -85,6 +85,12 @@ int id_reserve(struct id_table *table, struct memory *memory, uint128_t id, uint
 void id_insert(struct id_table *table, uint128_t id, uint64_t hash, uint64_t timestamp,
                uint64_t digest, wal_place_t place);
 
+/** Remember an id again just as it was; room must have been reserved. */
+void id_restore(struct id_table *table, const struct id_record *record, uint64_t hash);
+/** Put the ids of each slice in the order of their timestamps. Control path. @param secret of hash_transfer_id()
+ *  @return 0 or -ENOMEM */
+int id_sort(struct id_table *table, struct memory *memory, uint64_t secret);
+
 /** Forget slices that lie below the horizon as a whole: at most `slices_max` of them, oldest first.
  *  @return how many were released */
 unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horizon_ms,
