@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "perf/bench.h"
+#include "perf/load/load_dpdk.h"
 #include "perf/load/load_report.h"
 #include "tools/tally_args.h"
 
@@ -22,11 +23,13 @@
 struct bench {
     struct load_world world;
     struct load_plan plan; /**< of all threads together until they are started */
-    const char *server, *workload, *arrival, *zipf, *sweep, *log, *series;
+    const char *server, *dpdk, *address, *workload, *arrival, *zipf, *sweep, *log, *series;
     uint64_t rate, outstanding, batch, accounts, houses, threads, warm_s, seconds, events,
         patience_ms, seed, p99_us;
     bool json, sleeps, unproven;
     double sweep_low, sweep_high;
+    int eal_argc;
+    char **eal_argv;
     struct tally_client *clients[THREADS_MAX];
 };
 
@@ -187,6 +190,15 @@ static int settle_options(struct bench *bench) {
         args_complain("--rate and --sweep exclude each other");
         return -EINVAL;
     }
+    if (bench->dpdk && (!bench->address || !bench->server || bench->threads > 1)) {
+        args_complain("--dpdk needs --address (its own) and --server, and has one thread");
+        return -EINVAL;
+    }
+    if (!bench->dpdk && (bench->eal_argc || bench->address)) {
+        args_complain("'%s' is for --dpdk PORT only",
+                      bench->address ? "--address" : bench->eal_argv[0]);
+        return -EINVAL;
+    }
     if (workload == LOAD_MATCHDAY && (arrival == LOAD_CLOSED || bench->sweep)) {
         args_complain("--workload matchday follows the day: it needs --rate, the normal one");
         return -EINVAL;
@@ -213,6 +225,10 @@ static int settle_options(struct bench *bench) {
 static enum args_answer options_parse(struct bench *bench, int argc, char **argv) {
     const struct args_option options[] = {
         {"server", 's', ARGS_TEXT, &bench->server, "ADDR[:PORT]", "where tallyd is (127.0.0.1)",
+         false, 0, 0, NULL},
+        {"dpdk", 0, ARGS_TEXT, &bench->dpdk, "PORT",
+         "over this DPDK port; EAL arguments stand behind --", false, 0, 0, NULL},
+        {"address", 0, ARGS_TEXT, &bench->address, "A.B.C.D", "... and this is its own address",
          false, 0, 0, NULL},
         {"workload", 'w', ARGS_TEXT, &bench->workload, "NAME",
          "transfers, wallet, hold, reads, matchday (transfers)", false, 0, 0, NULL},
@@ -262,9 +278,12 @@ static enum args_answer options_parse(struct bench *bench, int argc, char **argv
         "Open loop (--rate): requests leave when they should, whatever became of earlier\n"
         "ones, and latency counts from then. Exit status: 0 valid, 1 not valid, 2 usage.\n";
     const struct args_command command = {
-        "", "Load on a running tallyd, measured.", "", 0, 0, options, notes};
-    unsigned operands;
-    return args_parse(&command, argc - 1, argv + 1, &operands);
+        "", "Load on a running tallyd, measured.", "[-- EAL-ARGUMENT...]", 0, 256, options, notes};
+    unsigned operands = 0;
+    enum args_answer answer = args_parse(&command, argc - 1, argv + 1, &operands);
+    bench->eal_argc = (int)operands;
+    bench->eal_argv = argv + 1;
+    return answer;
 }
 
 /* --- main ------------------------------------------------------------------------------------------------------------ */
@@ -274,7 +293,13 @@ static int clients_open(struct bench *bench) {
     for (unsigned i = 0; i < bench->threads; i++) {
         struct tally_options options = {.server = bench->server,
                                         .timeout_ms = (uint32_t)bench->patience_ms};
-        int rc = tally_client_open(&options, &bench->clients[i], error, sizeof(error));
+        const struct load_dpdk_config dpdk = {bench->dpdk, bench->address, bench->server,
+                                              bench->eal_argc, bench->eal_argv};
+        int rc = 0;
+        if (bench->dpdk)
+            rc = load_dpdk_open(&dpdk, &options.transport, error, sizeof(error));
+        if (rc == 0)
+            rc = tally_client_open(&options, &bench->clients[i], error, sizeof(error));
         if (rc != 0) {
             bench->clients[i] = NULL;
             args_complain("%s", error);
@@ -353,5 +378,6 @@ int main(int argc, char **argv) {
     for (unsigned i = 0; i < bench.threads; i++)
         if (bench.clients[i] != NULL)
             tally_client_close(bench.clients[i]);
+    load_dpdk_close();
     return status;
 }

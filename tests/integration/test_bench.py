@@ -120,9 +120,21 @@ def sweep():
 
 
 @test
+def over_a_dpdk_port():
+    """From process to process: tallyd behind vhost, virtio-user on the client's side."""
+    path = pathlib.Path(server.scratch()) / "vhost"
+    tallyd = server.Tallyd(port=f"net_vhost0,iface={path}", memory_mb=128).format()
+    tallyd.start()
+    line = bench(tallyd, "--dpdk", "net_virtio_user0", "--address", tallyd.cable.client4, "--batch", 22, "--events", 22000, "--",
+                 "--no-huge", "-m", 128, "--no-pci", "-l", 1, f"--file-prefix=bench{tallyd.prefix}",
+                 f"--vdev=net_virtio_user0,path={path}")
+    equal((line["events"], line["errors"]), (22000, 0), str(line))
+
+
+@test
 def bad_flags():
     for arguments in (["--rate", "0"], ["--zipf", "7"], ["--workload", "none"], ["--sweep", "9"], ["--arrival", "fixed"],
-                      ["--rate", "5", "--sweep", "1:2"], ["--batch", "0"], ["--workload", "matchday"], ["more"]):
+                      ["--rate", "5", "--sweep", "1:2"], ["--batch", "0"], ["--dpdk", "net_tap0"], ["--workload", "matchday"], ["more"]):
         status, output, error = server.call(BENCH, *arguments)
         equal((status, output, len(error.splitlines())), (2, "", 1), f"answer to {arguments}: {error}")
 
