@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "engine/base/check.h"
+
 uint32_t checkpoint_record_bytes(uint16_t kind) {
     switch (kind) {
     case CHECKPOINT_ACCOUNTS:
@@ -146,6 +148,7 @@ void checkpoint_chunk_seal(struct checkpoint_chunk *chunk) {
     const struct checkpoint_chunk_header *header = &chunk->header;
     size_t used = header->kind == CHECKPOINT_LCORE ? header->record_bytes
                                                    : (size_t)header->records * header->record_bytes;
+    assert(used <= CHECKPOINT_PAYLOAD_BYTES);
     memset(chunk->payload + used, WAL_FILL_BYTE, CHECKPOINT_PAYLOAD_BYTES - used);
     wal_digest(chunk, offsetof(struct checkpoint_chunk, digest), chunk->digest);
 }
