@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/base/check.h"
+#include "net/net.h"
+#include "net/protocol.h"
+#include "tests/sim/sim_check.h"
+
+/* A node's start, step by step as tools/tallyd_run.c does it. */
+
+static void *zeroed(size_t bytes) {
+    bytes = (bytes + CACHE_LINE_BYTES - 1) & ~(size_t)(CACHE_LINE_BYTES - 1);
+    void *memory = aligned_alloc(CACHE_LINE_BYTES, bytes);
+    if (!memory)
+        abort();
+    return memset(memory, 0, bytes);
+}
+
+static void open_engine(struct sim_node *node) {
+    const struct sim_node_plan *plan = &node->plan->node;
+    node->board = zeroed(sizeof(*node->board));
+    node->lane = zeroed(sizeof(*node->lane));
+    node->lcore = zeroed(sizeof(*node->lcore));
+    const struct engine_config config = {
+        .partitions = node->identity.partitions,
+        .lcores = 1,
+        .hash_seed = node->identity.hash_seed,
+        .digest_seed = node->identity.digest_seed,
+        .id_time = node->identity.id_time,
+        .memory_bytes = node->memory_bytes,
+        .log_buffer_bytes = WAL_SEGMENT_BYTES_MAX,
+        .digest_interval_ns = plan->digest_interval_ns,
+        .horizon_back_ms = plan->horizon_back_ms,
+        .horizon_slack_ms = plan->horizon_slack_ms,
+        .board = node->board,
+        .lanes = node->lane,
+    };
+    if (engine_open(&config, &node->engine, node->error, sizeof(node->error))) {
+        fprintf(stderr, "tally-sim: %s\n", node->error);
+        abort();
+    }
+}
+
+static int recover(struct sim_node *node) {
+    return wal_recover(&node->disk.disk, &node->identity, engine_replay, engine_replay_group_end,
+                       node->engine, &node->position, node->error, sizeof(node->error));
+}
+
+static int open_log(struct sim_node *node) {
+    const struct sim_node_plan *plan = &node->plan->node;
+    node->term = node->position.term + 1;
+    const struct wal_config config = {
+        .disk = &node->disk.disk,
+        .identity = node->identity,
+        .term = node->term,
+        .position = node->position,
+        .board = node->board,
+        .lanes = node->lane,
+        .lane_count = 1,
+        .groups_in_flight = plan->groups_in_flight,
+        .file_bytes = node->identity.file_bytes,
+        .group_bytes_wanted = plan->group_bytes_wanted,
+        .group_delay_ns = plan->group_delay_ns,
+        .horizon_back_ms = plan->horizon_back_ms,
+        .horizon_minimum_ms = plan->horizon_minimum_ms,
+    };
+    int rc = wal_open(&config, &node->wal, node->error, sizeof(node->error));
+    node->position.index = NULL; /* it is the log's now, whatever it answered */
+    return rc;
+}
+
+static void open_net(struct sim_node *node) {
+    const struct sim_node_plan *plan = &node->plan->node;
+    static const uint8_t placement[PARTITIONS_MAX];
+    struct net_config config = {
+        .port = &node->port.port,
+        .random = &node->seam_random.random,
+        .pool = node->port.pool,
+        .udp_port = node->port.self.udp_port,
+        .payload_max = NET_PAYLOAD_IPV4_DEFAULT,
+        .session_max = plan->sessions,
+        .window = plan->window,
+        .reply_buffers = plan->reply_buffers,
+        .queueing_delay_max_ns = plan->queueing_delay_max_ns,
+        .identity = node->identity,
+        .term = node->term,
+        .lcores = 1,
+        .ports = {node->port.self.udp_port},
+        .placement = placement,
+        .id_window_ms = plan->horizon_back_ms,
+    };
+    memcpy(config.mac, node->port.self.mac, sizeof(config.mac));
+    memcpy(config.ipv4, node->port.self.ipv4, sizeof(config.ipv4));
+    memcpy(config.ipv6, node->port.self.ipv6, sizeof(config.ipv6));
+    if (net_open(&config, &node->net, node->error, sizeof(node->error))) {
+        fprintf(stderr, "tally-sim: %s\n", node->error);
+        abort();
+    }
+}
+
+/** Is this refusal, or failure, one that the disk has given a reason for? */
+static enum sim_start judge(struct sim_node *node, int rc, uint64_t errors, uint64_t flips) {
+    if (node->disk.dead)
+        return SIM_START_INTERRUPTED;
+    if (rc == -ENOMEM && node->plan->node.memory_short)
+        return SIM_START_MEMORY;
+    if (rc == -EBADMSG || rc == -ENODATA || rc == -EPERM || rc == -ENOTSUP) {
+        if (node->disk.harm != 0)
+            return SIM_START_REFUSED;
+        if (node->disk.flips != flips)
+            return SIM_START_INTERRUPTED;
+    } else if (node->disk.errors != errors) {
+        return SIM_START_INTERRUPTED;
+    }
+    sim_violation(node->sim, "a start failed without a reason (%d): %s", rc, node->error);
+    return SIM_START_REFUSED;
+}
+
+static enum sim_start start(struct sim_node *node, bool accept_clock, struct sim_image *image) {
+    const uint64_t errors = node->disk.errors, flips = node->disk.flips;
+    open_engine(node);
+    int rc = recover(node);
+    if (rc != 0)
+        return judge(node, rc, errors, flips);
+    if (!cell_clock_start(&node->lcore->cell_clock,
+                          node->clock.clock.monotonic_ns(&node->clock.clock),
+                          sim_clock_realtime(&node->clock), node->position.cell_time, accept_clock))
+        return SIM_START_CLOCK;
+    if (node->disk.dead)
+        return SIM_START_INTERRUPTED;
+    /* before the log goes on, what was found is what there is */
+    bool lost = sim_check_recovered(node, image);
+    if (lost && node->disk.flips == flips)
+        node->undetectable = true;
+    rc = open_log(node);
+    if (rc != 0)
+        return judge(node, rc, errors, flips);
+    sim_check_show_log(node, lost);
+    if (engine_replay_finish(node->engine, node->position.seq, node->term, node->position.cell_time,
+                             node->position.horizon_ms) != 0)
+        sim_violation(node->sim, "the log ends in the middle of something");
+    open_net(node);
+    sim_check_state(node);
+    return SIM_STARTED;
+}
+
+static void serve(struct sim_node *node) {
+    node->lcore->engine = engine_lcore(node->engine, 0);
+    node->lcore->net = node->net;
+    node->lcore->wal = node->plan->node.wal_apart ? NULL : node->wal;
+    node->lcore->board = node->board;
+    node->lcore->clock = &node->clock.clock;
+    node->state = SIM_NODE_UP;
+    node->port.dead = false;
+    node->commit_seq = node->written_seq = node->position.seq;
+    /* recovery has synced what it read: all of it is promised now */
+    sim_node_note_recovered(node);
+    node->engine_turns = node->wal_turns = (struct sim_turns){.next_ns = node->sim->now_ns};
+    net_announce(node->net);
+    SIM_TRACE(node->sim, "node",
+              "up in term %" PRIu64 " behind group %" PRIu64 ", %" PRIu64 " records, %" PRIu64
+              " torn bytes cut",
+              node->term, node->position.seq, node->position.records, node->position.torn_bytes);
+}
+
+enum sim_start sim_node_start(struct sim_node *node, bool accept_clock) {
+    static const char *const names[] = {"started", "interrupted", "clock ahead", "memory",
+                                        "refused"};
+    struct sim_image image = {0};
+    assert(node->state == SIM_NODE_DOWN);
+    sim_disk_restart(&node->disk);
+    if (node->disk.harm != 0)
+        sim_image_take(&image, &node->disk);
+    node->starts++;
+    node->position = (struct wal_position){0};
+    node->error[0] = '\0';
+    node->clock.booted_ns = sim_below(&node->random, 1ull << 40);
+    node->disk.blocking = true;
+    enum sim_start how = start(node, accept_clock, &image);
+    node->disk.blocking = false;
+    sim_image_release(&image);
+    sim_note(node->sim, how);
+    if (how == SIM_STARTED) {
+        serve(node);
+        return how;
+    }
+    SIM_TRACE(node->sim, "node", "does not start: %s: %s", names[how], node->error);
+    node->refusals += how == SIM_START_REFUSED;
+    sim_disk_kill(&node->disk);
+    sim_node_forget(node);
+    return how;
+}
