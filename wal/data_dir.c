@@ -46,7 +46,9 @@ struct data_dir {
     struct coordinator coordinator; /**< first */
     struct data_dir_settings settings;
     struct disk *disk;
-    int lock_fd; /**< -1: not held */
+    int lock_fd;     /**< -1: not held */
+    char *begun;     /**< data_dir_begin: its path */
+    bool begun_made; /**< ... and it was not there before */
 };
 
 static int refuse(int rc, char *error, size_t error_bytes, const char *path, const char *why) {
@@ -85,9 +87,11 @@ static const char *wrong_setting(const struct data_dir_settings *settings) {
     return NULL;
 }
 
-/** Make the directory, or see that it is empty. A file system's own lost+found does not count. */
-static int make_empty(const char *path, char *error, size_t error_bytes) {
-    if (mkdir(path, 0750) == 0)
+/** Make the directory, or see that it is empty. A file system's own lost+found does not count.
+ *  @param made set to whether it was not there. @return 0 or -errno */
+static int make_empty(const char *path, bool *made, char *error, size_t error_bytes) {
+    *made = mkdir(path, 0750) == 0;
+    if (*made)
         return 0;
     if (errno != EEXIST)
         return refuse_errno(errno, error, error_bytes, path);
@@ -216,7 +220,8 @@ int data_dir_format(const char *path, const struct data_dir_settings *settings, 
     const char *wrong = wrong_setting(settings);
     if (wrong != NULL)
         return refuse(-EINVAL, error, error_bytes, path, wrong);
-    int rc = make_empty(path, error, error_bytes);
+    bool made;
+    int rc = make_empty(path, &made, error, error_bytes);
     return rc != 0 ? rc : fill_directory(path, settings, error, error_bytes);
 }
 
@@ -277,7 +282,8 @@ static int read_superblock(const char *path, struct data_dir_settings *settings,
     return 0;
 }
 
-static int take_lock(struct data_dir *dir, const char *path, char *error, size_t error_bytes) {
+static int take_lock(struct data_dir *dir, const char *path, enum data_dir_mode mode, char *error,
+                     size_t error_bytes) {
     char text[32] = "";
     char *lock = join(path, "lock");
     if (lock == NULL)
@@ -285,6 +291,8 @@ static int take_lock(struct data_dir *dir, const char *path, char *error, size_t
     int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     int number = errno;
     free(lock);
+    if (fd < 0 && number == EROFS && mode == DATA_DIR_LOCK_READ_ONLY)
+        return 0; /* nobody can run on it */
     if (fd < 0)
         return refuse_errno(number, error, error_bytes, path);
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
@@ -339,16 +347,23 @@ static int open_log(struct data_dir *dir, const char *path, enum data_dir_mode m
     return rc;
 }
 
+static struct data_dir *new_dir(void) {
+    struct data_dir *dir = calloc(1, sizeof(*dir));
+    if (dir != NULL) {
+        dir->coordinator = (struct coordinator){solo_lead, solo_resign};
+        dir->lock_fd = -1;
+    }
+    return dir;
+}
+
 int data_dir_open(const char *path, enum data_dir_mode mode, struct data_dir **out, char *error,
                   size_t error_bytes) {
-    struct data_dir *dir = calloc(1, sizeof(*dir));
+    struct data_dir *dir = new_dir();
     if (dir == NULL)
         return refuse_errno(ENOMEM, error, error_bytes, path);
-    dir->coordinator = (struct coordinator){solo_lead, solo_resign};
-    dir->lock_fd = -1;
     int rc = read_superblock(path, &dir->settings, error, error_bytes);
-    if (rc == 0 && mode == DATA_DIR_LOCK)
-        rc = take_lock(dir, path, error, error_bytes);
+    if (rc == 0 && mode != DATA_DIR_READ_ONLY)
+        rc = take_lock(dir, path, mode, error, error_bytes);
     if (rc == 0)
         rc = open_log(dir, path, mode, error, error_bytes);
     if (rc != 0) {
@@ -364,7 +379,76 @@ void data_dir_close(struct data_dir *dir) {
         return;
     disk_uring_close(dir->disk);
     solo_resign(&dir->coordinator);
+    free(dir->begun);
     free(dir);
+}
+
+/* --- a directory that somebody else fills ------------------------------------------------------------------------------------ */
+
+int data_dir_begin(const char *path, const struct data_dir_settings *settings,
+                   struct data_dir **out, char *error, size_t error_bytes) {
+    const char *wrong = wrong_setting(settings);
+    if (wrong != NULL)
+        return refuse(-EINVAL, error, error_bytes, path, wrong);
+    struct data_dir *dir = new_dir();
+    if (dir == NULL || (dir->begun = strdup(path)) == NULL) {
+        free(dir);
+        return refuse_errno(ENOMEM, error, error_bytes, path);
+    }
+    dir->settings = *settings;
+    int rc = make_empty(path, &dir->begun_made, error, error_bytes);
+    if (rc != 0) {
+        data_dir_close(dir);
+        return rc;
+    }
+    rc = take_lock(dir, path, DATA_DIR_LOCK, error, error_bytes);
+    if (rc != 0) {
+        data_dir_close(dir); /* what may stand in it is somebody else's */
+        return rc;
+    }
+    rc = make_folder(path, "wal", error, error_bytes);
+    if (rc == 0)
+        rc = make_folder(path, "checkpoint", error, error_bytes);
+    if (rc == 0)
+        rc = open_disk(path, DISK_URING_WRITE, &dir->disk, error, error_bytes);
+    if (rc != 0)
+        data_dir_abandon(dir);
+    else
+        *out = dir;
+    return rc;
+}
+
+int data_dir_finish(struct data_dir *dir, char *error, size_t error_bytes) {
+    int rc = write_superblock(dir->begun, &dir->settings);
+    if (rc != 0)
+        snprintf(error, error_bytes, "%s/superblock: %s", dir->begun, strerrordesc_np(-rc));
+    return rc;
+}
+
+#define ABANDONED_FILES_MAX 65536u /**< of a kind */
+
+static void remove_files(struct disk *disk, enum disk_file_kind kind) {
+    uint64_t *files = malloc(ABANDONED_FILES_MAX * sizeof(*files));
+    int count = files == NULL ? 0 : disk->list(disk, kind, files, ABANDONED_FILES_MAX);
+    for (int i = 0; i < count; i++) {
+        const struct disk_io io = {.operation = DISK_REMOVE, .file = files[i]};
+        disk_uring_perform(disk, &io);
+    }
+    free(files);
+}
+
+void data_dir_abandon(struct data_dir *dir) {
+    if (dir->disk != NULL)
+        for (unsigned kind = 0; kind < DISK_FILE_KINDS; kind++)
+            remove_files(dir->disk, (enum disk_file_kind)kind);
+    empty_directory(dir->begun);
+    char *lock = join(dir->begun, "lock");
+    if (lock != NULL && dir->lock_fd >= 0)
+        unlink(lock);
+    free(lock);
+    if (dir->begun_made)
+        rmdir(dir->begun);
+    data_dir_close(dir);
 }
 
 const struct data_dir_settings *data_dir_settings(const struct data_dir *dir) {

@@ -26,8 +26,9 @@ struct data_dir_settings {
 };
 
 enum data_dir_mode {
-    DATA_DIR_READ_ONLY, /**< takes no lock, changes nothing (`tally wal`) */
-    DATA_DIR_LOCK,      /**< takes the lock (`tallyd run`, `tally shell --wal`) */
+    DATA_DIR_READ_ONLY,      /**< takes no lock, changes nothing (`tally wal`) */
+    DATA_DIR_LOCK,           /**< takes the lock (`tallyd run`, `tally shell --wal`) */
+    DATA_DIR_LOCK_READ_ONLY, /**< takes the lock, changes nothing (`tally backup` of a stopped node) */
 };
 
 struct data_dir;
@@ -39,6 +40,16 @@ struct data_dir;
  * there), -errno; `error` filled */
 int data_dir_format(const char *path, const struct data_dir_settings *settings, char *error,
                     size_t error_bytes);
+
+/** Begin a directory that somebody else fills (`tally backup`, `tally replay`): made, or empty, as for format, and locked; without
+ *  log files, and without a superblock: until data_dir_finish it is nobody's.
+ *  @return as data_dir_format */
+int data_dir_begin(const char *path, const struct data_dir_settings *settings,
+                   struct data_dir **dir, char *error, size_t error_bytes);
+/** Everything in it is durable: it becomes a data directory. The lock stays until data_dir_close. @return 0 or -errno */
+int data_dir_finish(struct data_dir *dir, char *error, size_t error_bytes);
+/** It came to nothing: remove what stands in it, the directory too where data_dir_begin made it, and close it. */
+void data_dir_abandon(struct data_dir *dir);
 
 /** Open a data directory.
  *  @return 0, -ENOENT, -ENOTDIR, -EACCES, -EBUSY (another process has it, `error` says which),

@@ -193,6 +193,51 @@ static void wrong_permissions(void) {
     clear();
 }
 
+static void begun_and_finished(void) {
+    struct data_dir *dir, *other;
+    struct stat status;
+    CHECK_EQ(data_dir_begin(path, &settings, &dir, error, sizeof(error)), 0);
+    CHECK_EQ(open_dir(DATA_DIR_LOCK, &other), -ENOENT);
+    CHECK(says("is not a data directory"));
+    CHECK_EQ(data_dir_begin(path, &settings, &other, error, sizeof(error)), -ENOTEMPTY);
+    CHECK_EQ(disk_uring_create(data_dir_disk(dir), 7, 4 << 20), 0);
+    CHECK_EQ(data_dir_finish(dir, error, sizeof(error)), 0);
+    CHECK_EQ(open_dir(DATA_DIR_LOCK, &other), -EBUSY);
+    data_dir_close(dir);
+    CHECK_EQ(open_dir(DATA_DIR_LOCK, &other), 0);
+    CHECK(memcmp(data_dir_settings(other), &settings, sizeof(settings)) == 0);
+    data_dir_close(other);
+    unlink(file("wal/00000000000000000007.log"));
+    clear();
+    CHECK(stat(path, &status) != 0);
+}
+
+/** What is given up leaves nothing, but a directory that was there before. */
+static void begun_and_abandoned(void) {
+    struct data_dir *dir;
+    struct stat status;
+    CHECK_EQ(data_dir_begin(path, &settings, &dir, error, sizeof(error)), 0);
+    CHECK_EQ(disk_uring_create(data_dir_disk(dir), 7, 4 << 20), 0);
+    CHECK_EQ(disk_uring_create(data_dir_disk(dir), 8, 4 << 20), 0);
+    data_dir_abandon(dir);
+    CHECK(stat(path, &status) != 0 && errno == ENOENT);
+    CHECK_EQ(mkdir(path, 0700), 0);
+    CHECK_EQ(data_dir_begin(path, &settings, &dir, error, sizeof(error)), 0);
+    data_dir_abandon(dir);
+    CHECK(rmdir(path) == 0);
+}
+
+static void locked_read_only(void) {
+    struct data_dir *dir, *other;
+    CHECK_EQ(data_dir_format(path, &settings, error, sizeof(error)), 0);
+    CHECK_EQ(open_dir(DATA_DIR_LOCK_READ_ONLY, &dir), 0);
+    CHECK_EQ(open_dir(DATA_DIR_LOCK, &other), -EBUSY);
+    _Alignas(4096) static uint8_t page[4096];
+    CHECK_EQ(data_dir_disk(dir)->write(data_dir_disk(dir), 1, 0, page, sizeof(page)), -EROFS);
+    data_dir_close(dir);
+    clear();
+}
+
 int main(void) {
     struct disk *disk;
     if (mkdtemp(root) == NULL) {
@@ -208,6 +253,9 @@ int main(void) {
     }
     disk_uring_close(disk);
     TEST_RUN(formats_and_opens);
+    TEST_RUN(begun_and_finished);
+    TEST_RUN(begun_and_abandoned);
+    TEST_RUN(locked_read_only);
     TEST_RUN(second_process_is_refused);
     TEST_RUN(format_refuses);
     TEST_RUN(open_refuses);
