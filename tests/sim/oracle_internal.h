@@ -319,14 +319,14 @@ struct walk {
     struct net_request *request;
     uint64_t after;     /**< everything from here on is decided later */
     uint64_t durable;   /**< newest timestamp on which the answer depends and that the log holds */
-    uint64_t volatile_; /**< newest timestamp at all */
+    uint64_t newest; /**< newest timestamp at all */
 };
 
 static inline void decided_at(struct walk *walk, uint64_t decided, bool durable) {
     if (decided > walk->after)
         walk->after = decided;
-    if (decided > walk->volatile_)
-        walk->volatile_ = decided;
+    if (decided > walk->newest)
+        walk->newest = decided;
     if (durable && decided > walk->durable)
         walk->durable = decided;
 }

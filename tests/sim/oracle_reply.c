@@ -104,7 +104,8 @@ static bool check_created(struct walk *walk, struct asked *asked, uint64_t *deci
 static bool check_burnt(struct walk *walk, const struct asked *asked) {
     const struct ledger_burnt *burnt =
         oracle_map_get(&walk->oracle->ledger.burnt_map, asked->transfer.id);
-    if (!burnt || burnt->decided != asked->timestamp || burnt->status != asked->status)
+    if (!burnt || !asked->explains || burnt->decided != asked->timestamp ||
+        burnt->status != asked->status)
         return oracle_fail(walk->oracle, "INV-5",
                            "%s is answered status %" PRIu32 " at %" PRIu64
                            ", which burns its id, and no durable group says so",
@@ -210,6 +211,12 @@ static bool check_refused_at(struct walk *walk, const struct asked *asked, uint6
                        name_of(asked), asked->status, decided, decision.status);
 }
 
+/** A refusal that the log holds, or one that leaves no trace there. */
+static bool check_trace(struct walk *walk, struct asked *asked) {
+    bool burns = !is_account(walk->request) && status_burns(asked->status);
+    return burns ? check_burnt(walk, asked) : explain_refused(walk->oracle, asked);
+}
+
 static bool check_refused(struct walk *walk, struct asked *asked) {
     uint64_t decided = asked->timestamp;
     if (decided <= walk->after)
@@ -217,8 +224,6 @@ static bool check_refused(struct walk *walk, struct asked *asked) {
                            "%s was decided at %" PRIu64 ", not after %" PRIu64
                            ", which it must have come after",
                            name_of(asked), decided, walk->after);
-    if (!is_account(walk->request) && status_burns(asked->status) && !check_burnt(walk, asked))
-        return false;
     bool clock = by_the_clock(walk->request, asked->status);
     if (clock && !log_group_at(walk->oracle, decided))
         return oracle_fail(walk->oracle, "INV-5",
@@ -314,7 +319,7 @@ static bool check_single(struct walk *walk, struct asked *asked) {
         decided_at(walk, decided, true);
         return check_balances(walk, asked, decided + 1);
     }
-    if (!explain_refused(walk->oracle, asked))
+    if (!check_trace(walk, asked))
         return false;
     return says_exists(walk->request, asked->status) ? check_exists(walk, asked)
                                                      : check_refused(walk, asked);
@@ -403,7 +408,7 @@ static bool check_chain(struct walk *walk, struct asked *first, size_t count) {
         struct asked *asked = &first[i];
         bool clock = by_the_clock(walk->request, asked->status);
         bool burns = !is_account(walk->request) && status_burns(asked->status);
-        if (!explain_refused(oracle, asked) || (burns && !check_burnt(walk, asked)))
+        if (!check_trace(walk, asked))
             return false;
         if (clock && !log_group_at(oracle, times[i]))
             return oracle_fail(oracle, "INV-5",
@@ -498,7 +503,7 @@ bool reply_check(struct oracle *oracle, struct net_request *request) {
         return false;
     if (walk.durable > oracle->shown_durable)
         oracle->shown_durable = walk.durable;
-    if (walk.volatile_ > oracle->shown_volatile)
-        oracle->shown_volatile = walk.volatile_;
+    if (walk.newest > oracle->shown_volatile)
+        oracle->shown_volatile = walk.newest;
     return true;
 }
