@@ -134,7 +134,7 @@ static void a_hold_is_posted_and_another_one_expires(void) {
     history_reply(&h, (struct reply){.number = number,
                                      .operation = OPERATION_LOOKUP_ACCOUNTS,
                                      .count = 1,
-                                     .results = {{0, LOOKUP_STATUS_found, 0}},
+                                     .results = {{T0 + 1, LOOKUP_STATUS_found, 0}},
                                      .behind = &wallet,
                                      .more = sizeof(wallet)});
     CHECK_FIRED(&h, "");
@@ -698,7 +698,7 @@ static void show_wallet(uint64_t number, amount_t debits_posted) {
     history_reply(&h, (struct reply){.number = number,
                                      .operation = OPERATION_LOOKUP_ACCOUNTS,
                                      .count = 1,
-                                     .results = {{0, LOOKUP_STATUS_found, 0}},
+                                     .results = {{T0 + 1, LOOKUP_STATUS_found, 0}},
                                      .behind = &wallet,
                                      .more = sizeof(wallet)});
 }
