@@ -14,15 +14,20 @@
 struct units {
     uint32_t count;  /**< units that exist */
     uint32_t pieces; /**< pieces that exist */
-    uint8_t *directory[UNITS_PIECES];
+    uintptr_t directory[UNITS_PIECES]; /**< where unit 0 would be if the array went on like this piece */
 };
+
+/** @param offset in bytes from the start of the array, in a unit that exists */
+static inline void *units_byte(const struct units *units, size_t offset) {
+    /* The highest bit of x and the two behind it are the piece's number. */
+    uint32_t x = (uint32_t)(offset / MEMORY_UNIT_BYTES) + 4;
+    unsigned doubling = 29u - (unsigned)__builtin_clz(x);
+    return (void *)(units->directory[doubling * 4 + (x >> doubling) - 4] + offset);
+}
 
 /** @param unit below units->count */
 static inline void *units_at(const struct units *units, uint32_t unit) {
-    uint32_t x = unit + 4;
-    unsigned doubling = 29u - (unsigned)__builtin_clz(x);
-    uint32_t piece = doubling * 4 + ((x >> doubling) & 3);
-    return units->directory[piece] + (size_t)(x & ((1u << doubling) - 1)) * MEMORY_UNIT_BYTES;
+    return units_byte(units, (size_t)unit * MEMORY_UNIT_BYTES);
 }
 
 /** Make sure that `count` units exist. @return 0 or -ENOMEM (some may have been added) */
