@@ -259,7 +259,7 @@ void engine_totals(const struct engine *engine, struct engine_totals *totals) {
     *totals = (struct engine_totals){0};
     for (unsigned p = 0; p < engine->config.partitions; p++) {
         totals->accounts += engine->partitions[p].accounts.slab.count;
-        totals->transfer_ids += engine->partitions[p].ids.count;
+        totals->transfer_ids += id_count(&engine->partitions[p].ids);
         totals->pendings += engine->partitions[p].pendings.live_count;
     }
     for (unsigned i = 0; i < engine->config.lcores; i++) {

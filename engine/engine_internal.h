@@ -61,14 +61,8 @@ struct prepared {
     const struct index_line
         *line[2]; /**< where the accounts' index entries stand; NULL: no account there yet */
     struct account *account[2]; /**< NULL: not found yet */
-    uint64_t id_hash;           /**< of the transfer's id */
     struct partition *home;     /**< of the transfer's id */
-    struct id_slice *slice;     /**< where the id is or will be; NULL: not there yet */
-    struct index_line *id_line; /**< its line while the slice's index has id_buckets buckets */
-    const void *id_record;      /**< about where the id's record will be appended */
-    const struct index_line *split_source,
-        *split_lines; /**< what the next split needs, if it is near */
-    uint32_t id_buckets;
+    struct id_hint id;          /**< its hash, and where it will stand */
 };
 
 struct chain;
@@ -154,17 +148,25 @@ static inline struct partition *partition_of_transfer(const struct engine_lcore 
                                                 lcore->partition_magic)];
 }
 
-/** A new timestamp: above all before, at or above cell time, unique in the cell by its low bits. */
-static inline uint64_t timestamp_take(struct engine_lcore *lcore) {
+/** The next new timestamp: above all before, at or above cell time, unique in the cell by its low bits. */
+static inline uint64_t timestamp_next(const struct engine_lcore *lcore) {
     uint64_t floor =
         lcore->last_timestamp + 1 > lcore->cell_time ? lcore->last_timestamp + 1 : lcore->cell_time;
     uint64_t mask = ((uint64_t)1 << lcore->timestamp_bits) - 1;
     uint64_t timestamp = (floor & ~mask) | lcore->index;
-    if (timestamp < floor)
-        timestamp += mask + 1;
+    return timestamp < floor ? timestamp + mask + 1 : timestamp;
+}
+
+/** `timestamp` came from timestamp_next(), and maybe others before it. */
+static inline void timestamp_given(struct engine_lcore *lcore, uint64_t timestamp) {
     lcore->last_timestamp = timestamp;
     if (timestamp > lcore->cell_time)
         lcore->cell_time = timestamp;
+}
+
+static inline uint64_t timestamp_take(struct engine_lcore *lcore) {
+    uint64_t timestamp = timestamp_next(lcore);
+    timestamp_given(lcore, timestamp);
     return timestamp;
 }
 
@@ -252,15 +254,11 @@ struct posting {
     struct partition *debit_partition, *credit_partition;
     uint64_t debit_hash, credit_hash;
 };
-/** The one case that matters for speed: money moves, and nothing else happens. */
-static inline void posting_apply(struct engine_lcore *lcore, const struct posting *posting,
-                                 uint32_t ledger, amount_t amount, uint32_t group) {
-    if (unlikely(lcore->checkpointing)) {
-        checkpoint_save_account(lcore, posting->debit_partition, posting->debit,
-                                posting->debit_hash);
-        checkpoint_save_account(lcore, posting->credit_partition, posting->credit,
-                                posting->credit_hash);
-    }
+/** The one case that matters for speed: money moves, and nothing else happens. The ledger's total is the caller's to change. */
+static inline void posting_move(struct engine_lcore *lcore, const struct posting *posting,
+                                amount_t amount, uint32_t group) {
+    account_changes(lcore, posting->debit_partition, posting->debit, posting->debit_hash);
+    account_changes(lcore, posting->credit_partition, posting->credit, posting->credit_hash);
     posting->debit->debits_posted += amount;
     posting->credit->credits_posted += amount;
     posting->debit->reserved = posting->credit->reserved = group;
@@ -268,6 +266,8 @@ static inline void posting_apply(struct engine_lcore *lcore, const struct postin
                             amount);
     partition_digest_posted(posting->credit_partition, posting->credit_hash, DIGEST_CREDITS_POSTED,
                             amount);
+}
+static inline void ledger_move(struct engine_lcore *lcore, uint32_t ledger, amount_t amount) {
     struct ledger_total *total = ledger_need(&lcore->ledgers, ledger);
     total->dirty = true;
     total->sums.debits_posted += amount;
@@ -287,9 +287,11 @@ void transfer_expire(struct engine_lcore *lcore, struct partition *partition, ui
 /** Whether a plain transfer between two existing accounts is created as far as the accounts are asked; `false` decides nothing. */
 bool transfer_is_plainly_created(const struct compact_transfer *asked, const struct account *debit,
                                  const struct account *credit);
-/** Execute a plain transfer the straight way. @return false: nothing happened, take the general way */
-bool transfer_execute_plain(struct engine_lcore *lcore, const struct compact_transfer *asked,
-                            struct prepared *prepared, uint64_t decided);
+/** Execute plain transfers the straight way: events request->next_event and following, up to the first one that has to go the general
+ *  way. @return how many were executed */
+unsigned transfers_execute_plain(struct engine_lcore *lcore, struct engine_request *request,
+                                 const struct compact_transfer *asked, struct prepared *prepared,
+                                 unsigned count);
 /** Execute one transfer that is in no chain. */
 void transfer_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                       struct prepared *prepared);

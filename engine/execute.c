@@ -96,9 +96,22 @@ static enum progress request_execute(struct engine_lcore *lcore, struct engine_r
     uint32_t slots = request->operation == OPERATION_LOOKUP_ACCOUNTS    ? 0
                      : request->operation == OPERATION_LOOKUP_TRANSFERS ? FETCHES_FOR_CREATES + 1
                                                                         : 1;
+    bool plain = request->operation == OPERATION_CREATE_TRANSFERS &&
+                 request->event_format == EVENT_FORMAT_COMPACT && !request->imported;
     while (request->next_event < request->event_count && *used < prepared_count) {
         uint32_t event = request->next_event;
         uint32_t count = 1;
+        if (likely(plain)) {
+            uint32_t left = request->event_count - event;
+            left = left < prepared_count - *used ? left : prepared_count - *used;
+            uint32_t done = transfers_execute_plain(
+                lcore, request, (const struct compact_transfer *)request->events + event,
+                &prepared[*used], left);
+            request->next_event = event += done;
+            *used += done;
+            if (likely(done == left))
+                continue;
+        }
         if (unlikely(lcore->fetch_free_count < slots))
             return PROGRESS_STALLED;
         if (creates) {

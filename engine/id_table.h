@@ -9,10 +9,19 @@
 /** The transfer ids that one partition remembers, burnt ones too.
  *  Ids carry time, so they stand in slices of ID_SLICE_MS of id time; when the horizon passes a slice's end, the whole slice goes
  *  at once. With id_time off there is one slice for ever. An id takes a 40-byte record, appended, and an index entry.
+ *
+ *  Where ids come fast, those of the same ID_WINDOW_MS stand together, in a few index lines of their own: what arrives together is
+ *  then in the cache together, and nothing ever grows. A window gets as many lines as the one before would have needed; an id whose line
+ *  is full goes to the slice's index (linear hashing), and the line says so. Where ids come slowly the index takes them all.
  *  Owner: the partition's lcore. Bounds: memory; ID_SLICES cover the hour back, the minute ahead and the current slice. Keeps: INV-4. */
 
 #define ID_SLICE_MS 32768u
 #define ID_SLICES 128u /**< power of two; more than (3,600,000 + 60,000) / ID_SLICE_MS + 2 */
+#define ID_WINDOW_MS 2u
+#define ID_WINDOWS (ID_SLICE_MS / ID_WINDOW_MS) /**< in a slice */
+#define ID_WINDOW_PAGE 64u                      /**< windows whose heads are allocated together */
+#define ID_WINDOW_LINES_MAX 1024u               /**< cleared in one step */
+#define ID_WINDOWS_NONE UINT64_MAX
 
 /** 40 bytes (in memory only; 8-byte aligned). */
 struct id_record {
@@ -24,22 +33,56 @@ struct id_record {
 };
 _Static_assert(sizeof(struct id_record) == 40, "a remembered id takes 40 bytes");
 
-struct id_slice {
-    uint64_t number; /**< id time / ID_SLICE_MS */
-    struct index index;
-    struct slab slab;
+/** Index lines of the ids of ID_WINDOW_MS. `overflow` of a line: entries of it may stand in the slice's index. */
+struct id_window {
+    struct index_line *lines; /**< NULL: none */
+    uint32_t line_count;
+    uint32_t reserved;
 };
+
+/** A block of lines, and of pages of windows' heads, that belongs to a slice; its first line is this. */
+struct id_block {
+    struct id_block *next;
+    uint32_t order;
+};
+
+struct id_slice {
+    /* what every new id needs: one cache line */
+    uint64_t window;          /**< id time / ID_WINDOW_MS of `current`; ID_WINDOWS_NONE: none */
+    struct id_window current; /**< the window that was made last */
+    uint8_t *tail;            /**< where the next record goes, if tail_left */
+    uint32_t tail_left;       /**< records that fit behind `tail` in its unit */
+    uint32_t blocks;          /**< how many there are */
+    uint64_t number;          /**< id time / ID_SLICE_MS */
+    struct slab slab;         /**< the records; its head ends this line */
+    /* the rest */
+    struct index index;
+    uint64_t stray_to;      /**< above every window that has no lines and ids in the index */
+    uint64_t newest;        /**< newest window that was counted */
+    uint32_t newest_count;  /**< records there were when it began */
+    struct id_block *block; /**< newest block */
+    uint32_t block_left;    /**< lines that it has left, at its end */
+    int32_t
+        pages[ID_WINDOWS /
+              ID_WINDOW_PAGE]; /**< heads of windows: distance from the slice in lines; 0: none */
+};
+_Static_assert(offsetof(struct id_slice, slab.units.directory) == CACHE_LINE_BYTES,
+               "one cache line");
 
 struct id_table {
     struct id_slice *slices[ID_SLICES]; /**< slice n is at n % ID_SLICES; NULL: empty */
     uint64_t oldest;                    /**< no slice below this number exists */
     uint64_t forgotten_end;             /**< every slice ever forgotten is below this number */
-    uint64_t count;                     /**< ids remembered, all slices */
+    uint32_t rate;                      /**< ids of a window, as last counted; 0: few */
     bool id_time;
 };
 
 static inline uint64_t id_slice_number(const struct id_table *table, uint128_t id) {
     return table->id_time ? id_time_ms(id) / ID_SLICE_MS : 0;
+}
+
+static inline uint64_t id_window_number(const struct id_table *table, uint128_t id) {
+    return table->id_time ? id_time_ms(id) / ID_WINDOW_MS : 0;
 }
 
 static inline uint32_t id_tag(uint64_t hash) {
@@ -61,21 +104,27 @@ static inline struct id_slice *id_slice_of(const struct id_table *table, uint128
     return slice && slice->number == number ? slice : NULL;
 }
 
-/** @param hash hash_transfer_id() of the id. @return its record, or NULL */
-static inline const struct id_record *id_find(const struct id_table *table, uint128_t id,
-                                              uint64_t hash) {
-    const struct id_slice *slice = id_slice_of(table, id);
-    if (unlikely(!slice))
-        return NULL;
-    struct index_cursor cursor;
-    for (uint32_t slot = index_first(&slice->index, &cursor, id_tag(hash)); slot != INDEX_NONE;
-         slot = index_next(&slice->index, &cursor, id_tag(hash))) {
-        const struct id_record *record = id_at(slice, slot);
-        if (record->id[0] == (uint64_t)id && record->id[1] == (uint64_t)(id >> 64))
-            return record;
-    }
-    return NULL;
+/** The line of an id in its window. (Splitting takes the tag's low bits, this the high ones.) */
+static inline struct index_line *id_window_line(const struct id_window *window, uint32_t tag) {
+    return &window->lines[(uint64_t)tag * window->line_count >> 32];
 }
+
+/** The lines of a window of this slice, or NULL. */
+static inline const struct id_window *id_window_of(const struct id_slice *slice, uint64_t number) {
+    if (number == slice->window)
+        return &slice->current;
+    uint32_t window = number % ID_WINDOWS;
+    int32_t page = slice->pages[window / ID_WINDOW_PAGE];
+    if (!page)
+        return NULL;
+    const struct id_window *found =
+        (const struct id_window *)((const struct index_line *)slice + page) +
+        window % ID_WINDOW_PAGE;
+    return found->lines ? found : NULL;
+}
+
+/** @param hash hash_transfer_id() of the id. @return its record, or NULL */
+const struct id_record *id_find(const struct id_table *table, uint128_t id, uint64_t hash);
 
 /** Make room for `more` ids in the slice of `id`. An older slice in its place is forgotten: it lies ID_SLICES below.
  *  @return 0, or -ENOMEM (also when a newer slice stands in its place) */
@@ -91,10 +140,79 @@ void id_restore(struct id_table *table, const struct id_record *record, uint64_t
  *  @return 0 or -ENOMEM */
 int id_sort(struct id_table *table, struct memory *memory, uint64_t secret);
 
+/* For bursts: first find out where each id will stand, fetch that, and then remember one after the other. */
+
+/** Where an id will stand if it is new. A hint: what does not fit any more is looked up again. */
+struct id_hint {
+    uint64_t hash;
+    struct id_slice *slice;  /**< good where there is a line; NULL: none yet */
+    struct index_line *line; /**< of its window; NULL: it has none */
+};
+
+/** The id's line is not in its slice's current window: find it, or fetch what else will be needed. */
+void id_look_slow(const struct id_table *table, uint128_t id, struct id_hint *hint);
+static inline void id_look(const struct id_table *table, uint128_t id, uint64_t secret,
+                           struct id_hint *hint) {
+    uint64_t window = id_window_number(table, id);
+    struct id_slice *slice = table->slices[window / ID_WINDOWS % ID_SLICES];
+    hint->hash = hash_transfer_id(id, secret);
+    hint->slice = slice;
+    hint->line = NULL;
+    if (likely(slice && slice->window == window))
+        hint->line = id_window_line(&slice->current, id_tag(hint->hash));
+    else
+        id_look_slow(table, id, hint);
+}
+
+ALWAYS_INLINE void id_fetch(const struct id_hint *hint) {
+    __builtin_prefetch(hint->line, 1);
+    if (likely(hint->slice)) /* the line behind the one where the next record begins */
+        __builtin_prefetch((const void *)((uintptr_t)hint->slice->tail + CACHE_LINE_BYTES), 1);
+}
+
+/** Find the place of the next records. Only for id_append and before it; room must have been reserved. */
+void id_tail_find(struct id_slice *slice);
+/** The next record, for an id that is about to be remembered; room must have been reserved. */
+static inline struct id_record *id_append(struct id_slice *slice) {
+    if (unlikely(!slice->tail_left))
+        id_tail_find(slice);
+    struct id_record *record = (struct id_record *)slice->tail;
+    slice->tail += sizeof(*record);
+    slice->tail_left--;
+    slice->slab.count++;
+    return record;
+}
+
+/** Remember an id whose line is at hand. @param id low half first
+ *  @return false: nothing happened; only id_find() can tell if it is new, and id_reserve() if there is room */
+static inline bool id_add(const struct id_hint *hint, const uint64_t id[2], uint64_t timestamp,
+                          uint64_t digest, wal_place_t place) {
+    struct index_line *line = hint->line;
+    struct id_slice *slice = hint->slice;
+    uint32_t tag = id_tag(hint->hash);
+    /* A tag that matches may be this id or another one. */
+    if (unlikely(!line || line->count == INDEX_LINE_ENTRIES || line->overflow ||
+                 index_line_matches(line, tag) || !slice->tail_left))
+        return false;
+    line->tags[line->count] = tag;
+    line->slots[line->count] = slice->slab.count;
+    line->count++;
+    struct id_record *record = id_append(slice);
+    record->id[0] = id[0];
+    record->id[1] = id[1];
+    record->timestamp = timestamp;
+    record->digest = digest;
+    record->place = place;
+    return true;
+}
+
 /** Forget slices that lie below the horizon as a whole: at most `slices_max` of them, oldest first.
  *  @return how many were released */
 unsigned id_forget(struct id_table *table, struct memory *memory, uint64_t horizon_ms,
                    unsigned slices_max);
+
+/** How many ids are remembered. */
+uint64_t id_count(const struct id_table *table);
 
 /** Oldest slice that holds anything: its first id time in ms; UINT64_MAX when there is none. */
 uint64_t id_oldest_ms(const struct id_table *table);

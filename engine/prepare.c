@@ -36,27 +36,8 @@ static inline void prepare_account(struct engine_lcore *lcore, struct prepared *
 static inline void prepare_id(struct engine_lcore *lcore, struct prepared *prepared, uint64_t low,
                               uint64_t high) {
     uint128_t id = uint128_make(high, low);
-    prepared->id_hash = hash_transfer_id(id, lcore->digest_seed);
     prepared->home = partition_of_transfer(lcore, id);
-    struct id_slice *slice = id_slice_of(&prepared->home->ids, id);
-    prepared->slice = slice;
-    prepared->id_line = NULL;
-    prepared->id_record = prepared->split_source = NULL;
-    prepared->id_buckets = 0;
-    if (unlikely(!slice || !slice->index.buckets))
-        return;
-    prepared->id_line = index_line_at(&slice->index, id_tag(prepared->id_hash));
-    prepared->id_buckets = slice->index.buckets;
-    if (unlikely(index_split_next(&slice->index) &&
-                 slice->index.lines.count < slice->index.lines.capacity)) {
-        prepared->split_source = index_split_source(&slice->index);
-        prepared->split_lines =
-            slab_at(&slice->index.lines, slice->index.lines.count, sizeof(struct index_line));
-    }
-    /* The record will be appended; its last byte may stand in the next line. */
-    if (likely(slice->slab.count < slice->slab.capacity))
-        prepared->id_record =
-            (uint8_t *)id_at(slice, slice->slab.count) + sizeof(struct id_record) - 1;
+    id_look(&prepared->home->ids, id, lcore->digest_seed, &prepared->id);
 }
 
 /** Nothing but fetches, so that as many as possible are on their way at a time: one whose page has to be looked up first holds up
@@ -65,14 +46,7 @@ ALWAYS_INLINE void fetch_lines(const struct prepared *prepared, unsigned count) 
     for (unsigned i = 0; i < count; i++, prepared++) {
         __builtin_prefetch(prepared->line[0]);
         __builtin_prefetch(prepared->line[1]);
-        __builtin_prefetch(prepared->id_line, 1);
-        __builtin_prefetch(prepared->id_record, 1);
-        if (unlikely(prepared->split_source)) {
-            for (unsigned line = 0; line < INDEX_BATCH; line++) {
-                __builtin_prefetch(&prepared->split_source[line], 1);
-                __builtin_prefetch(&prepared->split_lines[line], 1);
-            }
-        }
+        id_fetch(&prepared->id);
     }
 }
 

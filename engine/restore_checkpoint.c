@@ -224,10 +224,11 @@ static int load_ids(struct restore_worker *worker, const struct checkpoint_chunk
                 return out_of_range(worker, chunk);
             targets[i] = (struct target){hash_transfer_id(id, config->digest_seed), p,
                                          restore_owns(worker, p)};
-            const struct id_slice *slice =
-                targets[i].own ? id_slice_of(&restore->engine->partitions[p].ids, id) : NULL;
-            if (slice)
-                index_prefetch(&slice->index, id_tag(targets[i].hash));
+            if (!targets[i].own)
+                continue;
+            struct id_hint hint;
+            id_look(&restore->engine->partitions[p].ids, id, config->digest_seed, &hint);
+            id_fetch(&hint);
         }
         for (uint32_t i = 0; i < count; i++) {
             if (targets[i].own && insert_id(worker, chunk, &records[first + i], &targets[i]))
@@ -392,7 +393,7 @@ static int check_digests(struct restore *restore, const struct checkpoint_manife
             (partition->digest != expected->digest ||
              partition->accounts.slab.count != expected->accounts ||
              partition->pendings.live_count != expected->pendings_live ||
-             partition->ids.count != expected->ids))
+             id_count(&partition->ids) != expected->ids))
             return restore_fail(&restore->worker[0], -EBADMSG,
                                 "checkpoint %llu: partition %u is not what its digest says",
                                 (unsigned long long)seen->seq, p);

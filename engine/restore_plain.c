@@ -23,13 +23,7 @@ struct side {
 /** An id of the burst to be remembered. */
 struct id {
     struct id_table *ids;
-    struct id_slice *slice;  /**< NULL: not there yet */
-    struct index_line *line; /**< as long as the index has so many buckets */
-    const void *record;      /**< about where it will be appended */
-    const struct index_line *split_source,
-        *split_lines; /**< what the next split needs, if it is near */
-    uint64_t hash;
-    uint32_t buckets;
+    struct id_hint hint;
     uint8_t number;
 };
 
@@ -108,25 +102,8 @@ static inline void take_id(struct restore_burst *burst, struct partition *partit
                            unsigned i) {
     struct id *taken = &burst->ids[burst->ids_count++];
     taken->ids = &partition->ids;
-    taken->hash = hash_transfer_id(id, burst->digest_seed);
     taken->number = (uint8_t)i;
-    struct id_slice *slice = id_slice_of(taken->ids, id);
-    taken->slice = slice;
-    taken->line = NULL;
-    taken->record = taken->split_source = taken->split_lines = NULL;
-    taken->buckets = 0;
-    if (unlikely(!slice || !slice->index.buckets))
-        return;
-    taken->line = index_line_at(&slice->index, id_tag(taken->hash));
-    taken->buckets = slice->index.buckets;
-    if (unlikely(index_split_next(&slice->index) &&
-                 slice->index.lines.count < slice->index.lines.capacity)) {
-        taken->split_source = index_split_source(&slice->index);
-        taken->split_lines =
-            slab_at(&slice->index.lines, slice->index.lines.count, sizeof(struct index_line));
-    }
-    if (likely(slice->slab.count < slice->slab.capacity))
-        taken->record = (uint8_t *)id_at(slice, slice->slab.count) + sizeof(struct id_record) - 1;
+    id_look(taken->ids, id, burst->digest_seed, &taken->hint);
 }
 
 /** What of the burst is this worker's. */
@@ -153,17 +130,8 @@ ALWAYS_INLINE void take(struct restore_worker *worker, struct restore_burst *bur
 ALWAYS_INLINE void fetch_lines(const struct restore_burst *burst) {
     for (unsigned i = 0; i < burst->sides_count; i++)
         __builtin_prefetch(burst->sides[i].line);
-    for (unsigned i = 0; i < burst->ids_count; i++) {
-        const struct id *id = &burst->ids[i];
-        __builtin_prefetch(id->line, 1);
-        __builtin_prefetch(id->record, 1);
-        if (unlikely(id->split_source)) {
-            for (unsigned line = 0; line < INDEX_BATCH; line++) {
-                __builtin_prefetch(&id->split_source[line], 1);
-                __builtin_prefetch(&id->split_lines[line], 1);
-            }
-        }
-    }
+    for (unsigned i = 0; i < burst->ids_count; i++)
+        id_fetch(&burst->ids[i].hint);
 }
 
 static inline void find_accounts(struct restore_burst *burst) {
@@ -225,42 +193,37 @@ static inline int apply_side(struct restore_worker *worker, struct restore_burst
     return 0;
 }
 
-static inline int apply_id(struct restore_worker *worker, struct restore_burst *burst,
-                           struct id *id) {
+/** The hint did not do: the id may have been used before, or there may be no room. */
+static __attribute__((noinline)) int apply_id_slow(struct restore_worker *worker,
+                                                   const struct restore_burst *burst,
+                                                   const struct id *id, uint64_t digest) {
     const struct wal_record_transfer *record = burst->records[id->number];
-    /* An earlier id of the burst may have made it, or, where time jumped, let go of it. */
-    struct id_slice *slice = id_slice_of(id->ids, record->id);
-    uint32_t tag = id_tag(id->hash);
-    if (unlikely(!slice || !index_has_room(&slice->index, 1) ||
-                 slice->slab.count == slice->slab.capacity)) {
-        unsigned home =
-            hash_partition_by((uint64_t)record->id & 0xffff, burst->partitions, burst->magic);
-        if (id_reserve(id->ids, restore_memory(worker, home), record->id, 1))
-            return full(worker);
-        slice = id_slice_of(id->ids, record->id);
-    }
-    /* ... or split the bucket. */
-    if (unlikely(slice != id->slice || slice->index.buckets != id->buckets))
-        id->line = index_line_at(&slice->index, tag);
-    /* A tag that matches may be this id or another one. */
-    if (unlikely(id->line->overflow || index_line_matches(id->line, tag)) &&
-        id_find(id->ids, record->id, id->hash))
+    unsigned home =
+        hash_partition_by((uint64_t)record->id & 0xffff, burst->partitions, burst->magic);
+    if (id_find(id->ids, record->id, id->hint.hash))
         return restore_fail(worker, -EBADMSG,
                             "group %llu creates a transfer whose id was used before",
                             (unsigned long long)worker->group.seq);
-    uint32_t slot = slice->slab.count;
-    struct id_record *remembered = slab_take(&slice->slab, sizeof(*remembered));
+    if (id_reserve(id->ids, restore_memory(worker, home), record->id, 1))
+        return full(worker);
+    id_insert(id->ids, record->id, id->hint.hash, record->timestamp, digest,
+              burst->places[id->number]);
+    return 0;
+}
+
+static inline int apply_id(struct restore_worker *worker, struct restore_burst *burst,
+                           const struct id *id) {
+    const struct wal_record_transfer *record = burst->records[id->number];
     uint64_t words = (uint64_t)record->ledger << 32 | (uint64_t)record->code << 16 | record->flags;
-    remembered->id[0] = (uint64_t)record->id;
-    remembered->id[1] = (uint64_t)(record->id >> 64);
-    remembered->timestamp = record->timestamp;
-    remembered->digest =
+    uint64_t digest =
         transfer_digest_plain(burst->hash[2 * id->number], burst->hash[2 * id->number + 1],
                               record->amount, words, &burst->keys);
-    remembered->place = burst->places[id->number];
-    index_insert_at(&slice->index, id->line, tag, slot);
-    id->ids->count++;
-    return 0;
+    const uint64_t halves[2] = {(uint64_t)record->id, (uint64_t)(record->id >> 64)};
+    /* An earlier id of the burst may have let go of the slice, where time jumped. */
+    if (likely(id_slice_of(id->ids, record->id) == id->hint.slice) &&
+        likely(id_add(&id->hint, halves, record->timestamp, digest, burst->places[id->number])))
+        return 0;
+    return apply_id_slow(worker, burst, id, digest);
 }
 
 int restore_plain_flush(struct restore_worker *worker) {

@@ -1,34 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/engine_internal.h"
 
-/** The straight way of a plain transfer: no flags, nothing optional, everything at hand, and nothing against it.
- *  transfer_is_plainly_created() says yes only where transfer_decide() would say `created`; in any doubt it says no, and the event goes
- *  the general way. What is installed is the same, in the same order. */
+/** The straight way of plain transfers: no flags, nothing optional, everything at hand, and nothing against it.
+ *  plainly_created() says yes only where transfer_decide() would say `created`; in any doubt it says no, and the event goes the general
+ *  way. What is installed is the same, in the same order. What all events of a run share is kept in registers meanwhile: the log's
+ *  end, the clock, the ledger's total. */
 
-/** The id is in the window, absent, and there is room for it. */
-static inline bool id_is_new(struct engine_lcore *lcore, uint128_t id, struct prepared *prepared) {
-    struct id_slice *slice = prepared->slice;
-    uint64_t ms = id_time_ms(id);
-    uint32_t tag = id_tag(prepared->id_hash);
-    if (unlikely(id == 0 || id == UINT128_MAX || !slice))
-        return false;
-    if (unlikely(lcore->id_time &&
-                 (ms < lcore->horizon_ms || ms > lcore->cell_time / NS_PER_MS + ID_AHEAD_MAX_MS)))
-        return false;
-    if (unlikely(!index_has_room(&slice->index, 1) || slice->slab.count == slice->slab.capacity) &&
-        id_reserve(&prepared->home->ids, &lcore->memory, id, 1))
-        return false;
-    /* An earlier event of the burst may have split the bucket. */
-    if (unlikely(slice->index.buckets != prepared->id_buckets))
-        prepared->id_line = index_line_at(&slice->index, tag);
-    if (unlikely(prepared->id_line->overflow))
-        return !id_find(&prepared->home->ids, id, prepared->id_hash);
-    /* A tag that matches may be this id or another one; the general way finds out. */
-    return !index_line_matches(prepared->id_line, tag);
-}
-
-bool transfer_is_plainly_created(const struct compact_transfer *asked, const struct account *debit,
-                                 const struct account *credit) {
+static inline bool plainly_created(const struct compact_transfer *asked,
+                                   const struct account *debit, const struct account *credit) {
     /* Accounts that exist have ids that may be used and a ledger that is not zero. */
     if (unlikely(debit == credit || asked->code == 0 || asked->flags != 0 ||
                  debit->ledger != asked->ledger || credit->ledger != asked->ledger ||
@@ -47,49 +26,136 @@ bool transfer_is_plainly_created(const struct compact_transfer *asked, const str
                  credit->debits_posted);
 }
 
-bool transfer_execute_plain(struct engine_lcore *lcore, const struct compact_transfer *asked,
-                            struct prepared *prepared, uint64_t decided) {
+bool transfer_is_plainly_created(const struct compact_transfer *asked, const struct account *debit,
+                                 const struct account *credit) {
+    return plainly_created(asked, debit, credit);
+}
+
+/** What the events of a run share. */
+struct run {
+    uint8_t *log, *log_end; /**< where the next record goes; no record begins behind log_end */
+    uint64_t decided, decided_step;
+    wal_place_t place, place_step;    /**< of the next record; from one to the next */
+    uint64_t id_ms_first, id_ms_span; /**< times of ids that are surely in the window */
+    struct transfer_digest_keys keys;
+    uint32_t group;
+    uint32_t ledger; /**< what moved in it is in `moved`, and not yet in its total */
+    amount_t moved;
+};
+
+static inline bool account_is(const struct account *account, const uint64_t id[2]) {
+    return account && account->id == uint128_make(id[1], id[0]);
+}
+
+/** The hint did not do. @return whether the id is new; then it is remembered */
+static __attribute__((noinline)) bool id_add_slow(struct engine_lcore *lcore, uint128_t id,
+                                                  const struct prepared *prepared,
+                                                  const struct run *run, uint64_t digest) {
+    struct id_table *ids = &prepared->home->ids;
+    if (id_find(ids, id, prepared->id.hash) || id_reserve(ids, &lcore->memory, id, 1))
+        return false;
+    id_insert(ids, id, prepared->id.hash, run->decided, digest, run->place);
+    return true;
+}
+
+/** @return false: nothing happened */
+static inline bool execute_one(struct engine_lcore *lcore, struct run *run,
+                               const struct compact_transfer *asked,
+                               const struct prepared *prepared) {
     struct account *debit = prepared->account[0], *credit = prepared->account[1];
     uint128_t id = uint128_make(asked->id[1], asked->id[0]);
-    if (unlikely(
-            !debit || !credit ||
-            debit->id != uint128_make(asked->debit_account_id[1], asked->debit_account_id[0]) ||
-            credit->id != uint128_make(asked->credit_account_id[1], asked->credit_account_id[0]) ||
-            !transfer_is_plainly_created(asked, debit, credit) || !id_is_new(lcore, id, prepared)))
+    if (unlikely(!account_is(debit, asked->debit_account_id) ||
+                 !account_is(credit, asked->credit_account_id) ||
+                 !plainly_created(asked, debit, credit)))
+        return false;
+    if (unlikely(id_time_ms(id) - run->id_ms_first > run->id_ms_span || id == 0 ||
+                 id == UINT128_MAX || run->log > run->log_end))
+        return false;
+    uint64_t digest = transfer_digest_plain(
+        prepared->hash[0], prepared->hash[1], asked->amount,
+        (uint64_t)asked->ledger << 32 | (uint64_t)asked->code << 16, &run->keys);
+    if (unlikely(!id_add(&prepared->id, asked->id, run->decided, digest, run->place)) &&
+        !id_add_slow(lcore, id, prepared, run, digest))
         return false;
 
-    /* log */
-    wal_place_t place;
-    struct wal_record_transfer *log = segment_append(lcore, sizeof(*log), &place);
+    struct wal_record_transfer *log = (struct wal_record_transfer *)run->log;
     log->head =
         (struct wal_record_head){WAL_RECORD_TRANSFER, sizeof(*log) / WAL_RECORD_ALIGN, 0, 0};
-    log->timestamp = decided;
+    log->timestamp = run->decided;
     _Static_assert(sizeof(*asked) == sizeof(*log) - offsetof(struct wal_record_transfer, id),
                    "a record ends with the event as it came");
     __builtin_memcpy(&log->id, asked, sizeof(*asked));
+    run->log += sizeof(*log);
+    run->place += run->place_step;
+    run->decided += run->decided_step;
 
-    /* remember the id */
-    struct id_slice *slice = prepared->slice;
-    uint32_t slot = slice->slab.count;
-    struct id_record *record = slab_take(&slice->slab, sizeof(*record));
-    record->id[0] = asked->id[0];
-    record->id[1] = asked->id[1];
-    record->timestamp = decided;
-    record->digest = transfer_digest_plain(
-        prepared->hash[0], prepared->hash[1], asked->amount,
-        (uint64_t)asked->ledger << 32 | (uint64_t)asked->code << 16, &lcore->digest_keys);
-    record->place = place;
-    index_insert_at(&slice->index, prepared->id_line, id_tag(prepared->id_hash), slot);
-    prepared->home->ids.count++;
-    lcore->import_cursor_transfers = decided;
-
-    /* move the money */
     const struct posting posting = {.debit = debit,
                                     .credit = credit,
                                     .debit_partition = prepared->partition[0],
                                     .credit_partition = prepared->partition[1],
                                     .debit_hash = prepared->hash[0],
                                     .credit_hash = prepared->hash[1]};
-    posting_apply(lcore, &posting, asked->ledger, asked->amount, (uint32_t)lcore->open_group);
+    posting_move(lcore, &posting, asked->amount, run->group);
+    if (unlikely(asked->ledger != run->ledger)) {
+        if (run->moved)
+            ledger_move(lcore, run->ledger, run->moved);
+        run->ledger = asked->ledger;
+        run->moved = 0;
+    }
+    run->moved += asked->amount;
     return true;
+}
+
+/** @return false: there is no room in the log */
+static inline bool run_begin(const struct engine_lcore *lcore, struct run *run) {
+    uint32_t kept_free = TRANSFER_RECORD_BYTES_MAX + SEGMENT_RESERVE_BYTES;
+    if (!lcore->segment || lcore->segment_bytes + kept_free > lcore->buffer_bytes)
+        return false;
+    wal_place_t place = wal_place_make(lcore->open_group, lcore->index, lcore->segment_bytes);
+    *run = (struct run){
+        .log = lcore->segment + lcore->segment_bytes,
+        .log_end = lcore->segment + lcore->buffer_bytes - kept_free,
+        .decided = timestamp_next(lcore),
+        .decided_step = (uint64_t)1 << lcore->timestamp_bits,
+        .place = place,
+        .place_step = wal_place_make(lcore->open_group, lcore->index,
+                                     lcore->segment_bytes + sizeof(struct wal_record_transfer)) -
+                      place,
+        .id_ms_first = lcore->id_time ? lcore->horizon_ms : 0,
+        .id_ms_span = UINT64_MAX,
+        .keys = lcore->digest_keys,
+        .group = (uint32_t)lcore->open_group,
+    };
+    if (lcore->id_time)
+        run->id_ms_span = lcore->cell_time / NS_PER_MS + ID_AHEAD_MAX_MS - lcore->horizon_ms;
+    return true;
+}
+
+unsigned transfers_execute_plain(struct engine_lcore *lcore, struct engine_request *request,
+                                 const struct compact_transfer *asked, struct prepared *prepared,
+                                 unsigned count) {
+    struct run run;
+    if (unlikely(!run_begin(lcore, &run) || !checkpoint_has_room(lcore, count)))
+        return 0;
+    uint64_t decided = run.decided;
+    struct result *result = &request->results[request->next_event];
+    unsigned done = 0;
+    while (done < count && execute_one(lcore, &run, &asked[done], &prepared[done])) {
+        result[done] = (struct result){.timestamp = decided, .status = TRANSFER_STATUS_created};
+        decided = run.decided;
+        if (unlikely(request->options & REQUEST_BALANCES))
+            account_balances(prepared[done].account[0],
+                             &request->balances[request->next_event + done]);
+        done++;
+    }
+    if (unlikely(!done))
+        return 0;
+    if (run.moved)
+        ledger_move(lcore, run.ledger, run.moved);
+    timestamp_given(lcore, run.decided - run.decided_step);
+    lcore->import_cursor_transfers = run.decided - run.decided_step;
+    lcore->segment_bytes = (uint32_t)(run.log - lcore->segment);
+    lcore->segment_records += done;
+    request_wait_for(request, lcore->open_group);
+    return done;
 }

@@ -23,26 +23,24 @@ const struct transfer *request_transfer(const struct engine_request *request, ui
     return buffer;
 }
 
-/** One event in the compact format: itself, or put into `buffer`. @return NULL when it says more than that format can */
-static const struct compact_transfer *request_compact(const struct engine_request *request,
-                                                      uint32_t event,
-                                                      struct compact_transfer *buffer) {
-    if (likely(request->event_format == EVENT_FORMAT_COMPACT))
-        return (const struct compact_transfer *)request->events + event;
+/** A full event in the compact format. @return false when it says more than that format can */
+static bool request_compact(const struct engine_request *request, uint32_t event,
+                            struct compact_transfer *compact) {
     const struct transfer *full = (const struct transfer *)request->events + event;
     if ((full->amount >> 64) || full->pending_id || full->user_data_128 || full->user_data_64 ||
         full->user_data_32 || full->timeout || full->timestamp)
-        return NULL;
-    *buffer = (struct compact_transfer){
+        return false;
+    *compact = (struct compact_transfer){
         .amount = (uint64_t)full->amount,
         .ledger = full->ledger,
         .code = full->code,
         .flags = full->flags,
     };
-    memcpy(buffer->id, &full->id, sizeof(buffer->id));
-    memcpy(buffer->debit_account_id, &full->debit_account_id, sizeof(buffer->debit_account_id));
-    memcpy(buffer->credit_account_id, &full->credit_account_id, sizeof(buffer->credit_account_id));
-    return buffer;
+    memcpy(compact->id, &full->id, sizeof(compact->id));
+    memcpy(compact->debit_account_id, &full->debit_account_id, sizeof(compact->debit_account_id));
+    memcpy(compact->credit_account_id, &full->credit_account_id,
+           sizeof(compact->credit_account_id));
+    return true;
 }
 
 /* --- gather ---------------------------------------------------------------------------------------------------------- */
@@ -179,7 +177,8 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
                                         .credit_partition = effect->credit_partition,
                                         .debit_hash = effect->debit_hash,
                                         .credit_hash = effect->credit_hash};
-        posting_apply(lcore, &posting, record->ledger, record->amount, group);
+        posting_move(lcore, &posting, record->amount, group);
+        ledger_move(lcore, record->ledger, record->amount);
         return;
     }
     struct account_delta debit, credit;
@@ -273,23 +272,19 @@ static void balances_fill(const struct account *account, struct balances *balanc
 
 void transfer_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                       struct prepared *prepared) {
+    struct compact_transfer compacted;
+    if (request->event_format == EVENT_FORMAT_FULL && !request->imported &&
+        request_compact(request, event, &compacted) &&
+        likely(transfers_execute_plain(lcore, request, &compacted, prepared, 1)))
+        return;
     uint64_t decided = timestamp_take(lcore);
     struct result *result = &request->results[event];
-    *result = (struct result){.timestamp = decided, .status = TRANSFER_STATUS_created};
-    struct compact_transfer compacted;
-    const struct compact_transfer *plain = request_compact(request, event, &compacted);
-    if (likely(plain && !request->imported) &&
-        likely(transfer_execute_plain(lcore, plain, prepared, decided))) {
-        request_wait_for(request, lcore->open_group);
-        if (request->options & REQUEST_BALANCES)
-            account_balances(prepared->account[0], &request->balances[event]);
-        return;
-    }
+    *result = (struct result){.timestamp = decided};
     struct transfer buffer;
     const struct transfer *asked = request_transfer(request, event, &buffer);
     struct transfer_view view = {.decided = decided};
     result->status = request_check_event(request, event, view.decided);
-    struct transfer_effect effect = {.decided = view.decided, .id_hash = prepared->id_hash};
+    struct transfer_effect effect = {.decided = view.decided, .id_hash = prepared->id.hash};
     if (likely(result->status == TRANSFER_STATUS_created)) {
         struct transfer_outcome outcome;
         effect.outcome = &outcome;
@@ -299,7 +294,7 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
         effect.credit_hash = prepared->hash[1];
         effect.debit_partition = prepared->partition[0];
         effect.credit_partition = prepared->partition[1];
-        transfer_gather(lcore, asked, prepared->id_hash, effect.request_digest, 1, &view);
+        transfer_gather(lcore, asked, prepared->id.hash, effect.request_digest, 1, &view);
         if (unlikely(asked->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING))) {
             struct pending *pending = gather_pending(lcore, asked, &view);
             view.pending = pending;
@@ -330,13 +325,13 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
             transfer_install(lcore, &effect);
             request_wait_for(request, lcore->open_group);
         } else if (transfer_status_burns_id(outcome.status)) {
-            transfer_burn(lcore, asked->id, prepared->id_hash, view.decided, outcome.status);
+            transfer_burn(lcore, asked->id, prepared->id.hash, view.decided, outcome.status);
             request_wait_for(request, lcore->open_group);
         } else {
             transfer_wait(lcore, request, &view, outcome.status);
             if (outcome.status == TRANSFER_STATUS_exists_unresolved) {
                 const struct id_record *record = id_find(
-                    &partition_of_transfer(lcore, asked->id)->ids, asked->id, prepared->id_hash);
+                    &partition_of_transfer(lcore, asked->id)->ids, asked->id, prepared->id.hash);
                 request_fetch(lcore, request, event, record->place);
             }
         }

@@ -263,13 +263,13 @@ static void test_ids_are_remembered_and_forgotten_by_slice(void) {
     for (uint32_t i = 0; i < COUNT; i++) {
         uint128_t id = (uint128_t)(start_ms + i * 10) << 80 | (i + 1);
         CHECK_EQ(id_reserve(&ids, &memory, id, 1), 0);
-        id_insert(&ids, id, hash_transfer_id(id, 7), 1000 + i, 5, i % 10 ? i : ID_PLACE_BURNT);
+        id_insert(&ids, id, hash_transfer_id(id, 7), 1000 + i, 5, i % 10 ? i : WAL_PLACE_BURNT);
     }
-    CHECK_EQ(ids.count, COUNT);
+    CHECK_EQ(id_count(&ids), COUNT);
     for (uint32_t i = 0; i < COUNT; i++) {
         uint128_t id = (uint128_t)(start_ms + i * 10) << 80 | (i + 1);
         const struct id_record *record = id_find(&ids, id, hash_transfer_id(id, 7));
-        CHECK(record && record->place == (i % 10 ? i : ID_PLACE_BURNT));
+        CHECK(record && record->place == (i % 10 ? i : WAL_PLACE_BURNT));
         CHECK_EQ(id_timestamp_taken(&ids, 1000 + i, 0), i % 10 != 0);
     }
     CHECK_EQ(id_oldest_ms(&ids), start_ms / ID_SLICE_MS * ID_SLICE_MS);
@@ -284,9 +284,61 @@ static void test_ids_are_remembered_and_forgotten_by_slice(void) {
     /* A jump of the horizon beyond all slices empties the table. */
     while (id_forget(&ids, &memory, start_ms * 2, 1) > 0)
         continue;
-    CHECK_EQ(ids.count, 0);
+    CHECK_EQ(id_count(&ids), 0);
     CHECK_EQ(memory.units_free, memory.unit_count);
     memory_close(&memory);
+}
+
+/** Ids at every rate, some in windows with lines of their own and some not: what was remembered is found, and nothing else. */
+static void ids_at_every_rate(size_t memory_bytes, uint64_t *random) {
+    CHECK_EQ(memory_open(&memory, memory_bytes, false), 0);
+    enum { COUNT = 30000 };
+    static uint128_t remembered[COUNT];
+    struct id_table ids = {.id_time = true};
+    uint64_t now_ms = 1700000000000, serial = 0;
+    uint32_t count = 0, refused = 0;
+    while (count < COUNT && refused < 1000) {
+        /* Ids a window, windows in a row, and how far ids are off the clock. */
+        uint32_t rate = 1u << test_random(random) % 10, windows = 1 + test_random(random) % 40;
+        uint64_t off_ms = 1 + test_random(random) % 3 * test_random(random) % 5000;
+        for (uint32_t i = 0; i < rate * windows && count < COUNT && refused < 1000; i++) {
+            uint64_t ms = now_ms + i / rate * ID_WINDOW_MS - test_random(random) % off_ms;
+            uint128_t id = (uint128_t)ms << 80 | ++serial << 16;
+            uint64_t hash = hash_transfer_id(id, 7);
+            CHECK(!id_find(&ids, id, hash));
+            if (id_reserve(&ids, &memory, id, 1)) {
+                refused++;
+                continue;
+            }
+            id_insert(&ids, id, hash, serial, ms, serial);
+            remembered[count++] = id;
+            uint128_t old = remembered[test_random(random) % count];
+            const struct id_record *record = id_find(&ids, old, hash_transfer_id(old, 7));
+            CHECK(record && record->place == (uint64_t)old >> 16);
+            CHECK(!id_find(&ids, old + 1, hash_transfer_id(old + 1, 7)));
+        }
+        now_ms += windows * ID_WINDOW_MS + test_random(random) % 4 * 500;
+    }
+    CHECK_EQ(id_count(&ids), count);
+    unsigned blocks = 0, strays = 0;
+    for (unsigned i = 0; i < ID_SLICES; i++) {
+        blocks += ids.slices[i] ? ids.slices[i]->blocks : 0;
+        strays += ids.slices[i] ? ids.slices[i]->index.count : 0;
+    }
+    CHECK(blocks > 0 && strays > 0);
+    for (uint32_t i = 0; i < count; i++)
+        CHECK(id_find(&ids, remembered[i], hash_transfer_id(remembered[i], 7)) != NULL);
+    id_release(&ids, &memory);
+    CHECK_EQ(memory.units_free, memory.unit_count);
+    memory_close(&memory);
+}
+
+static void test_ids_of_windows_are_exact(void) {
+    uint64_t random = test_seed(5);
+    for (unsigned round = 0; round < 10; round++) {
+        ids_at_every_rate(REGION_BYTES, &random);
+        ids_at_every_rate((size_t)2 << 20, &random);
+    }
 }
 
 static void test_pendings_are_due_in_order_and_forgotten_below_the_horizon(void) {
@@ -338,6 +390,7 @@ int main(void) {
     TEST_RUN(test_partition_without_a_division_is_the_same);
     TEST_RUN(test_heap_gives_the_least_and_removes_any);
     TEST_RUN(test_ids_are_remembered_and_forgotten_by_slice);
+    TEST_RUN(test_ids_of_windows_are_exact);
     TEST_RUN(test_pendings_are_due_in_order_and_forgotten_below_the_horizon);
     return TEST_DONE();
 }
