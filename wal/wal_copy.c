@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/check.h"
+#include "wal/disk_wait.h"
 #include "wal/wal_copy.h"
 #include "wal/wal_index.h"
 #include "wal/wal_window.h"
@@ -124,21 +124,10 @@ static int write_failed(struct copier *copier, uint64_t file, const char *what, 
 }
 
 static int create_file(struct copier *copier, uint64_t file) {
-    struct disk *disk = copier->config->to;
     struct disk_io io = {.operation = DISK_CREATE,
                          .file = disk_file(DISK_LOG, file),
-                         .bytes = copier->config->to_identity->file_bytes},
-                   *done = NULL;
-    int rc = disk->submit(disk, &io);
-    while (rc == 0 && done == NULL) {
-        int count = disk->poll(disk, &done, 1);
-        if (count < 0)
-            rc = count;
-        else if (count == 0)
-            sched_yield();
-    }
-    if (rc == 0)
-        rc = (int)io.result;
+                         .bytes = copier->config->to_identity->file_bytes};
+    int rc = disk_wait(copier->config->to, &io);
     return rc == 0 ? 0 : write_failed(copier, file, "making it", rc);
 }
 

@@ -3,8 +3,10 @@
 
 #include "tests/lib/test.h"
 #include "wal/checkpoint_check.h"
+#include "wal/checkpoint_copy.h"
 #include "wal/checkpoint_inspect.h"
 #include "wal/disk_memory.h"
+#include "wal/wal_index.h"
 
 /** A checkpoint that is good, and the same one with anything wrong in it. */
 
@@ -325,11 +327,72 @@ static void test_missing_files(void) {
     end();
 }
 
+/** The index of a log that stands elsewhere: two files, groups behind the checkpoint too. */
+static struct wal_index *other_index(void) {
+    struct wal_index *index = wal_index_new();
+    for (seq_t seq = 4000; seq < 6000; seq += 100)
+        if (wal_index_note(index, seq, seq < 4500 ? 7 : 8, (seq % 500) * 4096, seq * 10) != 0)
+            abort();
+    return index;
+}
+
+static void test_copy(void) {
+    static const struct wal_identity other = {
+        .cell_id = {9, 9}, .partitions = 4, .file_bytes = 8 << 20};
+    static const uint8_t log_digest[WAL_DIGEST_BYTES] = {5, 6, 7};
+    struct checkpoint_summary copied;
+    struct disk *to;
+    uint64_t bytes;
+    make();
+    CHECK_EQ(disk_memory_open(&to), 0);
+    struct wal_index *index = other_index(), *read = wal_index_new();
+    struct checkpoint_copy_config config = {.from = disk,
+                                            .to = to,
+                                            .to_identity = &other,
+                                            .manifest = manifest,
+                                            .index = index,
+                                            .log_digest = log_digest,
+                                            .log_file = 8,
+                                            .log_offset = 40960};
+    CHECK_EQ(checkpoint_copy(&config, error, sizeof(error)), 0);
+    CHECK_EQ(checkpoint_inspect(to, &other, SEQ, NULL, NULL, &copied, error, sizeof(error)), 0);
+    CHECK_EQ(copied.accounts, 1000);
+    CHECK_EQ(copied.log_files, 2);
+    CHECK_EQ(copied.log_entries, 8);
+    CHECK_EQ(copied.manifest.log_file, 8);
+    CHECK_EQ(copied.manifest.log_file_bytes, other.file_bytes);
+    CHECK(memcmp(copied.manifest.log_digest, log_digest, sizeof(log_digest)) == 0);
+    CHECK(memcmp(copied.manifest.state_digest, manifest->state_digest, WAL_DIGEST_BYTES) == 0);
+    const struct checkpoint_chunk *there =
+        (void *)disk_memory_bytes(to, disk_file(DISK_CHECKPOINT_DATA, SEQ), &bytes);
+    CHECK(memcmp(there[2].payload, chunks[2].payload, sizeof(chunks[2].payload)) == 0);
+    CHECK_EQ(checkpoint_inspect(to, &identity, SEQ, NULL, NULL, &copied, error, sizeof(error)),
+             -EPERM);
+    CHECK_EQ(checkpoint_index_read(
+                 to,
+                 (void *)disk_memory_bytes(to, disk_file(DISK_CHECKPOINT_MANIFEST, SEQ), &bytes),
+                 read, error, sizeof(error)),
+             0);
+    CHECK_EQ(wal_index_oldest(read)->file, 7);
+    CHECK_EQ(wal_index_find(read, 4711)->file, 8);
+    chunks[1].payload[5] ^= 1;
+    CHECK_EQ(checkpoint_copy(&config, error, sizeof(error)), -EBADMSG);
+    CHECK(strstr(error, "chunk 1: it does not match its digest") != NULL);
+    chunks[1].payload[5] ^= 1;
+    disk_memory_faults(to)->capacity_bytes = 3 * CHECKPOINT_CHUNK_BYTES;
+    CHECK_EQ(checkpoint_copy(&config, error, sizeof(error)), -ENOSPC);
+    wal_index_free(read);
+    wal_index_free(index);
+    disk_memory_close(to);
+    end();
+}
+
 int main(void) {
     TEST_RUN(test_good);
     TEST_RUN(test_every_flip_is_found);
     TEST_RUN(test_several);
     TEST_RUN(test_contradictions);
     TEST_RUN(test_missing_files);
+    TEST_RUN(test_copy);
     return TEST_DONE();
 }
