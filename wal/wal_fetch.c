@@ -212,7 +212,8 @@ static bool walk(struct wal *wal, struct wal_fetch_slot *fetch, struct wal_fetch
         fetch->file++;
         fetch->file_offset = 0;
     }
-    return fetch->file > wal->file && answer(wal, fetch, -ENOENT, NULL, 0);
+    /* the group is committed, so it stands before the log's end: what is not there was lost */
+    return fetch->file > wal->file && answer_damaged(wal, fetch, window);
 }
 
 /** As far as it goes without waiting; every window that it wants lies behind the one before.
