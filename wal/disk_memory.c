@@ -355,6 +355,11 @@ unsigned disk_memory_pending(const struct disk *disk) {
     return memory_of(disk)->queued;
 }
 
+const struct disk_io *disk_memory_queued(const struct disk *disk, unsigned index) {
+    struct disk_memory *memory = memory_of(disk);
+    return index < memory->queued ? memory->queue[index].io : NULL;
+}
+
 int disk_memory_release(struct disk *disk, unsigned index) {
     struct disk_memory *memory = memory_of(disk);
     if (index >= memory->queued)

@@ -33,6 +33,8 @@ struct disk_memory_faults *disk_memory_faults(struct disk *disk);
 
 /** Held or queued operations, oldest first. @return how many */
 unsigned disk_memory_pending(const struct disk *disk);
+/** The index-th of them. @return NULL when there are not so many */
+const struct disk_io *disk_memory_queued(const struct disk *disk, unsigned index);
 /** Let the index-th queued operation (oldest is 0) complete at the next poll although `hold` is
  * set.
  *  @return 0 or -ENOENT */

@@ -57,20 +57,6 @@ static void write_done(struct wal *wal, struct wal_slot *slot, uint64_t now_ns) 
     wal_count(&wal->counters.write_ns_total, now_ns - slot->submitted_ns);
 }
 
-static void create_done(struct wal *wal) {
-    wal->creating = false;
-    if (wal->create_io.result == 0) {
-        wal->files_ready = wal->create_io.file;
-        return;
-    }
-    int rc = (int)wal->create_io.result;
-    wal_fail(
-        wal, rc,
-        "%s: making the log file of %llu bytes: %s; the log is closed and nothing is acknowledged",
-        wal->config.disk->name(wal->config.disk, wal->create_io.file),
-        (unsigned long long)wal->config.file_bytes, strerrordesc_np(-rc));
-}
-
 static unsigned collect_completions(struct wal *wal, uint64_t now_ns) {
     if (wal->in_flight == 0)
         return 0;
@@ -82,12 +68,14 @@ static unsigned collect_completions(struct wal *wal, uint64_t now_ns) {
     }
     for (int i = 0; i < count; i++) {
         wal->in_flight--;
-        if (done[i]->operation == DISK_WRITE)
+        if (done[i] == &wal->create_io)
+            wal_create_done(wal, now_ns);
+        else if (done[i] == &wal->checkpoint.helper || disk_file_kind(done[i]->file) != DISK_LOG)
+            wal_checkpoint_done(wal, done[i], now_ns);
+        else if (done[i]->operation == DISK_WRITE)
             write_done(wal, done[i]->owner, now_ns);
-        else if (done[i]->operation == DISK_READ)
-            wal_fetch_done(done[i]->owner);
         else
-            create_done(wal);
+            wal_fetch_done(done[i]->owner);
     }
     return (unsigned)count;
 }
@@ -107,6 +95,7 @@ static unsigned advance_commit(struct wal *wal, uint64_t now_ns) {
         wal_count(&wal->counters.groups, 1);
         wal_count(&wal->counters.records, slot->records);
         wal_count(&wal->counters.bytes, slot->io.bytes);
+        wal->committed_horizon_ms = slot->header->chained.horizon_ms;
         slot->state = WAL_SLOT_FREE;
         done++;
     }
@@ -121,8 +110,7 @@ static unsigned advance_commit(struct wal *wal, uint64_t now_ns) {
     return done;
 }
 
-/** Newest cell time that anybody knows of. */
-static uint64_t newest_cell_time(const struct wal *wal) {
+uint64_t wal_newest_cell_time(const struct wal *wal) {
     uint64_t newest = wal->cell_time;
     for (unsigned lane = 0; lane < wal->config.lane_count; lane++) {
         uint64_t of_lane =
@@ -135,8 +123,8 @@ static uint64_t newest_cell_time(const struct wal *wal) {
 
 static uint64_t horizon_after(const struct wal *wal, uint64_t previous_ms) {
     const struct wal_config *config = &wal->config;
-    uint64_t now_ms = newest_cell_time(wal) / NS_PER_MS;
-    uint64_t wanted_ms = 0;
+    uint64_t now_ms = wal_newest_cell_time(wal) / NS_PER_MS;
+    uint64_t wanted_ms = wal_retention_horizon_ms(wal);
     if (!config->identity.id_time)
         return 0;
     for (unsigned lane = 0; lane < config->lane_count; lane++) {
@@ -158,6 +146,7 @@ static uint64_t horizon_after(const struct wal *wal, uint64_t previous_ms) {
 /** Publish the next group; the lcores close the one before when they notice. */
 static void open_next(struct wal *wal, uint64_t previous_horizon_ms, uint64_t now_ns) {
     struct wal_board *board = wal->config.board;
+    wal_checkpoint_group_ends(wal, wal->open_seq, now_ns);
     seq_t seq = ++wal->open_seq;
     uint64_t horizon_ms = horizon_after(wal, previous_horizon_ms);
     wal->horizon_ms[seq % WAL_HORIZONS] = horizon_ms;
@@ -180,7 +169,7 @@ static bool nobody_waits(struct wal *wal) {
 static unsigned consider_opening(struct wal *wal, uint64_t now_ns) {
     const struct wal_config *config = &wal->config;
     uint64_t bytes = 0;
-    bool wanted = false;
+    bool wanted = wal_checkpoint_wants_group(wal);
     if (wal->sealed_seq + 1 != wal->open_seq ||
         wal->sealed_seq - wal->commit_seq >= config->groups_in_flight)
         return 0; /* the one before is not handed over yet, or no write slot is free */
@@ -219,7 +208,8 @@ unsigned wal_step(struct wal *wal, uint64_t now_ns) {
     done += advance_commit(wal, now_ns);
     done += wal_seal(wal, now_ns);
     done += wal_submit(wal, now_ns);
-    done += wal_create_ahead(wal);
+    done += wal_create_ahead(wal, now_ns);
+    done += wal_checkpoint_step(wal, now_ns);
     done += consider_opening(wal, now_ns);
     done += wal_fetch(wal);
     return wal->failed != 0 ? 0 : done;
@@ -229,7 +219,8 @@ bool wal_drained(struct wal *wal, uint64_t now_ns) {
     (void)now_ns;
     wal->draining = true;
     if (wal->failed != 0 || wal->sealed_seq + 1 != wal->open_seq ||
-        wal->commit_seq != wal->sealed_seq || wal->proof_wanted_seq > wal->proven_seq)
+        wal->commit_seq != wal->sealed_seq || wal->proof_wanted_seq > wal->proven_seq ||
+        !wal_checkpoint_quiet(wal))
         return false;
     for (unsigned lane = 0; lane < wal->config.lane_count; lane++)
         if (atomic_load_explicit(&wal->config.lanes[lane].segment_bytes, memory_order_relaxed) !=
@@ -261,6 +252,7 @@ static void free_wal(struct wal *wal) {
         free(wal->slots[i].header);
     for (unsigned i = 0; i < WAL_FETCH_SLOTS; i++)
         free(wal->windows[i].buffer);
+    wal_checkpoint_free(wal);
     wal_index_free(wal->index);
     free(wal);
 }
@@ -302,19 +294,23 @@ static int prepare_files(struct wal *wal, char *error, size_t error_bytes) {
                  strerrordesc_np((int)-size));
         return (int)size;
     }
-    while (wal->failed == 0 && wal->files_ready < wal->file + 1) {
+    while (wal->failed == 0 && wal->create_error == 0 && wal->files_ready < wal->file + 1) {
         struct disk_io *done;
-        wal_create_ahead(wal);
-        int count = wal->failed == 0 ? disk->poll(disk, &done, 1) : 0;
+        wal_create_ahead(wal, 0);
+        int count = wal->in_flight != 0 ? disk->poll(disk, &done, 1) : 0;
         if (count < 0) {
             wal_fail(wal, count, "the disk of the log is lost: %s", strerrordesc_np(-count));
         } else if (count > 0) {
             wal->in_flight--;
-            create_done(wal);
+            wal_create_done(wal, 0);
         } else {
             sched_yield();
         }
     }
+    if (wal->create_error != 0)
+        wal_fail(wal, wal->create_error, "%s: making the log file of %llu bytes: %s",
+                 disk->name(disk, wal->create_io.file), (unsigned long long)wal->config.file_bytes,
+                 strerrordesc_np(-wal->create_error));
     if (wal->failed != 0)
         snprintf(error, error_bytes, "%s", wal->error);
     return wal->failed;
@@ -342,6 +338,7 @@ int wal_open(const struct wal_config *config, struct wal **out, char *error, siz
     wal->proof_wanted_seq = position->seq;
     wal->proven_seq = position->durable_seq;
     wal->cell_time = position->cell_time;
+    wal->committed_horizon_ms = position->horizon_ms;
     memcpy(wal->last_digest, position->digest, WAL_DIGEST_BYTES);
     wal->file = position->file_number;
     wal->file_offset = position->file_offset;
@@ -353,11 +350,14 @@ int wal_open(const struct wal_config *config, struct wal **out, char *error, siz
         rc = -ENOMEM;
     }
     if (rc == 0)
+        rc = wal_checkpoint_open(wal, error, error_bytes);
+    if (rc == 0)
         rc = prepare_files(wal, error, error_bytes);
     if (rc != 0) {
         wal_close(wal);
         return rc;
     }
+    wal_retention_count(wal);
     atomic_store_explicit(&config->board->commit_seq, wal->commit_seq, memory_order_release);
     open_next(wal, position->horizon_ms, 0);
     *out = wal;

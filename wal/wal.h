@@ -203,7 +203,8 @@ void wal_close(struct wal *wal);
  *  @return a ticket: it is served when wal_checkpoints()->served reaches it */
 uint64_t wal_checkpoint_want(struct wal *wal);
 
-/** Hold every log file and published checkpoint that stands now, until wal_hold(wal, false): for a backup. Any thread; counted. */
+/** Hold every log file and published checkpoint that stands now, until wal_hold(wal, false): for a backup. Any thread; counted.
+ *  A removal that has just begun may still end; none is on its way any more when a ticket that was taken after this is served. */
 void wal_hold(struct wal *wal, bool hold);
 
 /** Readable from any thread. */
@@ -218,6 +219,9 @@ struct wal_checkpoints {
     _Atomic uint64_t log_bytes;     /**< of all log files that stand */
 };
 const struct wal_checkpoints *wal_checkpoints(const struct wal *wal);
+
+/** What went wrong last with a checkpoint or with removing a file, in one line; "" while nothing has. Any thread. */
+void wal_checkpoint_warning(const struct wal *wal, char *line, size_t line_bytes);
 
 /** Counters, readable from any thread. */
 struct wal_counters {

@@ -2,6 +2,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/check.h"
@@ -11,6 +12,37 @@
 void wal_digest(const void *bytes, size_t length, uint8_t digest[WAL_DIGEST_BYTES]) {
     XXH128_canonical_t canonical;
     XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, length));
+    memcpy(digest, canonical.digest, WAL_DIGEST_BYTES);
+}
+
+struct wal_digest_stream {
+    XXH3_state_t state;
+};
+
+struct wal_digest_stream *wal_digest_stream_new(void) {
+    struct wal_digest_stream *stream =
+        aligned_alloc(_Alignof(struct wal_digest_stream), sizeof(*stream));
+    if (stream != NULL)
+        wal_digest_stream_reset(stream);
+    return stream;
+}
+
+void wal_digest_stream_free(struct wal_digest_stream *stream) {
+    free(stream);
+}
+
+void wal_digest_stream_reset(struct wal_digest_stream *stream) {
+    XXH3_128bits_reset(&stream->state);
+}
+
+void wal_digest_stream_add(struct wal_digest_stream *stream, const void *bytes, size_t length) {
+    XXH3_128bits_update(&stream->state, bytes, length);
+}
+
+void wal_digest_stream_end(const struct wal_digest_stream *stream,
+                           uint8_t digest[WAL_DIGEST_BYTES]) {
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&stream->state));
     memcpy(digest, canonical.digest, WAL_DIGEST_BYTES);
 }
 

@@ -94,6 +94,16 @@ void wal_header_seal(struct wal_header *header);
 /** XXH3-128 in canonical (big-endian) form. */
 void wal_digest(const void *bytes, size_t length, uint8_t digest[WAL_DIGEST_BYTES]);
 
+/** The same over bytes that come piece by piece. */
+struct wal_digest_stream;
+/** @return NULL when there is no memory */
+struct wal_digest_stream *wal_digest_stream_new(void);
+void wal_digest_stream_free(struct wal_digest_stream *stream);
+void wal_digest_stream_reset(struct wal_digest_stream *stream);
+void wal_digest_stream_add(struct wal_digest_stream *stream, const void *bytes, size_t length);
+void wal_digest_stream_end(const struct wal_digest_stream *stream,
+                           uint8_t digest[WAL_DIGEST_BYTES]);
+
 /** Fill from `length` up to the next 4 KiB boundary with a padding record. @return the padded
  * length */
 uint32_t wal_segment_pad(uint8_t *bytes, uint32_t length);

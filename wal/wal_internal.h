@@ -4,11 +4,13 @@
 
 #include "engine/base/seams.h"
 #include "wal/wal.h"
+#include "wal/wal_checkpoint.h"
 #include "wal/wal_format.h"
 #include "wal/wal_index.h"
 
 /** The WAL's own state, shared by the files that make up its turn and by nobody else.
- *  Flow:  wal.c (turn, commit, opening) -> wal_seal.c (hand-overs, header, submission) -> disk; wal_fetch.c beside it
+ *  Flow:  wal.c (turn, commit, opening) -> wal_seal.c (hand-overs, header, submission) -> disk; wal_fetch.c beside it,
+ *  wal_checkpoint.c and wal_retention.c too
  *  Owner: the WAL lcore. Bounds: K groups in flight, WAL_FETCH_SLOTS windows read back,
  *  WAL_FETCHES_A_TURN fetches on their way, one file being made. */
 
@@ -17,6 +19,8 @@
 #define WAL_FETCH_BUFFER_BYTES (WAL_INDEX_BYTES + WAL_PAGE_BYTES)
 #define WAL_FETCH_HEADERS (WAL_INDEX_BYTES / WAL_PAGE_BYTES) /**< groups that start in a window */
 #define WAL_CLOSING_DELAY_NS (1 * NS_PER_MS) /**< an idle log gets its closing group after this */
+#define WAL_CREATE_RETRY_NS                                                                        \
+    (1000 * NS_PER_MS) /**< a log file that could not be made is tried again after this */
 #define WAL_DRAIN_PATIENCE_NS                                                                      \
     (10 * NS_PER_MS) /**< while draining, a silent lane with nothing open counts as stopped */
 
@@ -99,12 +103,17 @@ struct wal {
     uint8_t last_digest[WAL_DIGEST_BYTES]; /**< of group submitted_seq */
     uint64_t cell_time;                    /**< of group sealed_seq; never falls */
     uint64_t horizon_ms[WAL_HORIZONS];
-    seq_t skipped[LCORES_MAX]; /**< groups that ended without the lane, which had stopped */
+    uint64_t committed_horizon_ms; /**< of group commit_seq */
+    seq_t skipped[LCORES_MAX];     /**< groups that ended without the lane, which had stopped */
 
     uint64_t file; /**< where the next group goes */
     uint64_t file_offset;
     uint64_t files_ready; /**< highest file that exists */
     bool creating;
+    int create_error; /**< of the last try to make the next one; 0: it was made */
+    uint64_t create_retry_ns;
+    bool stuck;       /**< the next group has no place until it is made */
+    bool stuck_tried; /**< and was not, when that was known */
     struct disk_io create_io;
 
     struct wal_slot slots[WAL_GROUPS_IN_FLIGHT_MAX];
@@ -114,6 +123,8 @@ struct wal {
     unsigned fetches_busy;
     unsigned fetch_lane; /**< whose turn it is */
     unsigned in_flight;  /**< operations that the disk has */
+
+    struct wal_checkpoint checkpoint;
 
     int failed;
     char error[512];
@@ -137,8 +148,13 @@ void wal_fail(struct wal *wal, int rc, const char *format, ...)
 /* wal_seal.c: each returns how many things were done */
 unsigned wal_seal(struct wal *wal, uint64_t now_ns);
 unsigned wal_submit(struct wal *wal, uint64_t now_ns);
-/** Keep two files ahead of the one that is written. */
-unsigned wal_create_ahead(struct wal *wal);
+/** Keep two files ahead of the one that is written. What cannot be made is tried again, as long as there is place for groups. */
+unsigned wal_create_ahead(struct wal *wal, uint64_t now_ns);
+void wal_create_done(struct wal *wal, uint64_t now_ns);
+/** Whether the next file should be made before anything else is. */
+bool wal_file_wanted(const struct wal *wal);
+/** Newest cell time that anybody knows of. */
+uint64_t wal_newest_cell_time(const struct wal *wal);
 
 /* wal_fetch.c */
 /** Answer what can be answered, and take new fetches: WAL_FETCHES_A_TURN at most, together.

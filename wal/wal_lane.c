@@ -26,21 +26,21 @@ void wal_lane_handover(struct wal_lane *lane, const struct wal_handover *handove
 
 void wal_lane_chunk(struct wal_lane *lane, struct checkpoint_chunk *chunk) {
     uint32_t head = atomic_load_explicit(&lane->chunk_head, memory_order_relaxed);
-    /* acquire: pairs with the release of the WAL, which has read the slot */
+    /* acquire: pairs with the release in wal_lane_chunk_taken, so that the slot was read */
     uint32_t tail = atomic_load_explicit(&lane->chunk_tail, memory_order_acquire);
     assert(head - tail < WAL_CHUNKS_MAX);
     lane->chunks[head % WAL_CHUNKS_MAX] = chunk;
-    /* release: publishes the slot and the chunk's bytes */
+    /* release: pairs with the acquire in wal_lane_chunk_peek; publishes the slot and the chunk's bytes */
     atomic_store_explicit(&lane->chunk_head, head + 1, memory_order_release);
 }
 
 struct checkpoint_chunk *wal_lane_chunk_spent(struct wal_lane *lane) {
     uint32_t tail = atomic_load_explicit(&lane->spent_tail, memory_order_relaxed);
-    /* acquire: pairs with the release of the WAL, which touches the chunk no more */
+    /* acquire: pairs with the release in wal_lane_chunk_return; the WAL touches the chunk no more */
     if (atomic_load_explicit(&lane->spent_head, memory_order_acquire) == tail)
         return NULL;
     struct checkpoint_chunk *chunk = lane->spent[tail % WAL_CHUNKS_MAX];
-    /* release: the slot was read */
+    /* release: pairs with the acquire in wal_lane_chunk_return; the slot was read */
     atomic_store_explicit(&lane->spent_tail, tail + 1, memory_order_release);
     return chunk;
 }
@@ -110,4 +110,27 @@ int wal_lane_fetched(struct wal_lane *lane, struct wal_fetch *answer) {
     /* release: pairs with the acquire in wal_lane_answer_slot */
     atomic_store_explicit(&lane->answer_tail, tail + 1, memory_order_release);
     return 1;
+}
+
+struct checkpoint_chunk *wal_lane_chunk_peek(const struct wal_lane *lane) {
+    uint32_t tail = atomic_load_explicit(&lane->chunk_tail, memory_order_relaxed);
+    /* acquire: pairs with the release in wal_lane_chunk */
+    uint32_t head = atomic_load_explicit(&lane->chunk_head, memory_order_acquire);
+    return head == tail ? NULL : lane->chunks[tail % WAL_CHUNKS_MAX];
+}
+
+void wal_lane_chunk_taken(struct wal_lane *lane) {
+    uint32_t tail = atomic_load_explicit(&lane->chunk_tail, memory_order_relaxed);
+    /* release: pairs with the acquire in wal_lane_chunk; the slot was read before */
+    atomic_store_explicit(&lane->chunk_tail, tail + 1, memory_order_release);
+}
+
+void wal_lane_chunk_return(struct wal_lane *lane, struct checkpoint_chunk *chunk) {
+    uint32_t head = atomic_load_explicit(&lane->spent_head, memory_order_relaxed);
+    /* acquire: pairs with the release in wal_lane_chunk_spent, so that the slot was read */
+    uint32_t tail = atomic_load_explicit(&lane->spent_tail, memory_order_acquire);
+    assert(head - tail < WAL_CHUNKS_MAX);
+    lane->spent[head % WAL_CHUNKS_MAX] = chunk;
+    /* release: pairs with the acquire in wal_lane_chunk_spent */
+    atomic_store_explicit(&lane->spent_head, head + 1, memory_order_release);
 }

@@ -19,4 +19,10 @@ void wal_lane_fetch_taken(struct wal_lane *lane);
 struct wal_fetch *wal_lane_answer_slot(struct wal_lane *lane);
 void wal_lane_answer_put(struct wal_lane *lane);
 
+/** The oldest chunk that was not taken yet, or NULL. */
+struct checkpoint_chunk *wal_lane_chunk_peek(const struct wal_lane *lane);
+void wal_lane_chunk_taken(struct wal_lane *lane);
+/** Give a chunk back that was taken. Never fails: the ring has a slot for each. */
+void wal_lane_chunk_return(struct wal_lane *lane, struct checkpoint_chunk *chunk);
+
 #endif

@@ -128,7 +128,8 @@ unsigned wal_submit(struct wal *wal, uint64_t now_ns) {
         struct wal_slot *slot = wal_slot_of(wal, wal->submitted_seq + 1);
         struct wal_header *header = slot->header;
         uint64_t bytes = WAL_PAGE_BYTES + header->chained.body_bytes;
-        if (!place_group(wal, bytes))
+        wal->stuck = !place_group(wal, bytes);
+        if (wal->stuck)
             break;
         memcpy(header->chained.previous_digest, wal->last_digest, WAL_DIGEST_BYTES);
         header->chained.commit_seq = wal->commit_seq;
@@ -160,6 +161,7 @@ unsigned wal_submit(struct wal *wal, uint64_t now_ns) {
         }
         slot->state = WAL_SLOT_WRITING;
         slot->submitted_ns = now_ns;
+        wal_checkpoint_group_submitted(wal, slot);
         wal->submitted_seq++;
         wal->file_offset += bytes;
         memcpy(wal->last_digest, header->chained.digest, WAL_DIGEST_BYTES);
@@ -168,8 +170,34 @@ unsigned wal_submit(struct wal *wal, uint64_t now_ns) {
     return done;
 }
 
-unsigned wal_create_ahead(struct wal *wal) {
+bool wal_file_wanted(const struct wal *wal) {
+    return wal->creating || (wal->files_ready < wal->file + 2 && wal->create_error == 0);
+}
+
+/** Whether to try again to make the file. When the next group has no other place, it is tried once more, and then the log ends. */
+static bool try_again(struct wal *wal, uint64_t now_ns) {
+    if (!wal->stuck) {
+        wal->stuck_tried = false;
+        return now_ns >= wal->create_retry_ns;
+    }
+    if (wal_retention_makes_room(wal, now_ns))
+        return false;
+    if (wal->stuck_tried)
+        wal_fail(
+            wal, wal->create_error,
+            "%s: making the log file of %llu bytes: %s; there is no place for group %llu; the log "
+            "is closed and nothing is acknowledged",
+            wal->config.disk->name(wal->config.disk, wal->create_io.file),
+            (unsigned long long)wal->config.file_bytes, strerrordesc_np(-wal->create_error),
+            (unsigned long long)wal->submitted_seq + 1);
+    wal->stuck_tried = true;
+    return wal->failed == 0;
+}
+
+unsigned wal_create_ahead(struct wal *wal, uint64_t now_ns) {
     if (wal->creating || wal->files_ready >= wal->file + 2)
+        return 0;
+    if (wal->create_error != 0 && !try_again(wal, now_ns))
         return 0;
     wal->create_io.operation = DISK_CREATE;
     wal->create_io.file = wal->files_ready + 1;
@@ -180,13 +208,23 @@ unsigned wal_create_ahead(struct wal *wal) {
     int rc = wal->config.disk->submit(wal->config.disk, &wal->create_io);
     if (rc == -EAGAIN)
         return 0;
-    if (rc != 0) {
-        wal_fail(wal, rc, "%s: cannot make the log file: %s",
-                 wal->config.disk->name(wal->config.disk, wal->create_io.file),
-                 strerrordesc_np(-rc));
-        return 0;
-    }
     wal->creating = true;
-    wal->in_flight++;
+    if (rc == 0) {
+        wal->in_flight++;
+    } else {
+        wal->create_io.result = rc;
+        wal_create_done(wal, now_ns);
+    }
     return 1;
+}
+
+void wal_create_done(struct wal *wal, uint64_t now_ns) {
+    wal->creating = false;
+    wal->create_error = (int)wal->create_io.result;
+    if (wal->create_error == 0) {
+        wal->files_ready = wal->create_io.file;
+        wal_retention_count(wal);
+    } else {
+        wal->create_retry_ns = now_ns + WAL_CREATE_RETRY_NS;
+    }
 }

@@ -259,8 +259,7 @@ static void failures_stop_the_log(void) {
         {{.fail_write_at = 1, .fail_write_errno = EIO}, -EIO, "writing group"},
         {{.fail_write_at = 7, .fail_write_errno = ENOSPC}, -ENOSPC, "No space left"},
         {{.fail_write_at = 3}, -EIO, "short write"},
-        {{.fail_create_at = 1}, -EIO, "making the log file"},
-        {{.capacity_bytes = 4 * FILE_BYTES}, -ENOSPC, "making the log file"},
+        {{.capacity_bytes = 4 * FILE_BYTES}, -ENOSPC, "there is no place for group"},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         fixture = fixture_new(2, FILE_BYTES, 11 + i);
@@ -288,6 +287,43 @@ static void failures_stop_the_log(void) {
         CHECK_EQ(recovered_all(), 0);
         fixture_free(fixture);
     }
+}
+
+static void log_for_turns(unsigned turns) {
+    for (unsigned turn = 0; turn < turns; turn++) {
+        fixture_append(fixture, turn % 2, 20);
+        fixture_turn(fixture, 10000);
+    }
+}
+
+/** A file that cannot be made stops nobody while there is place, and is tried again. */
+static void full_disk_is_survived(void) {
+    fixture = fixture_new(2, FILE_BYTES, 61);
+    CHECK_EQ(fixture_start(fixture), 0);
+    fixture_append(fixture, 0, 10);
+    CHECK_EQ(fixture_commit(fixture), 0);
+    disk_memory_faults(fixture->disk)->fail_create_at = 1;
+    log_for_turns(400);
+    CHECK_EQ(atomic_load(&fixture->board->failed), 0);
+
+    /* the files that stand are filled to the last group that fits, though another is not to be had */
+    uint64_t files[64];
+    int stand = fixture->disk->list(fixture->disk, DISK_LOG, files, 64);
+    CHECK(stand > 3 && stand < 64);
+    disk_memory_faults(fixture->disk)->capacity_bytes = (uint64_t)stand * FILE_BYTES;
+    for (unsigned turn = 0; turn < 10000 && !atomic_load(&fixture->board->failed); turn++)
+        log_for_turns(1);
+    CHECK_EQ(atomic_load(&fixture->board->failed), -ENOSPC);
+    CHECK_EQ(fixture->disk->list(fixture->disk, DISK_LOG, files, 64), stand);
+    seq_t committed = fixture_committed(fixture);
+    fixture_stop(fixture);
+    CHECK_EQ(fixture_start(fixture), 0); /* the file behind the written one is there */
+    CHECK(fixture->replayed_seq >= committed);
+    CHECK_EQ(fixture->position.file_number, (uint64_t)stand - 1);
+    disk_memory_faults(fixture->disk)->capacity_bytes = 0;
+    log_for_turns(400);
+    CHECK_EQ(recovered_all(), 0);
+    fixture_free(fixture);
 }
 
 static void group_larger_than_a_file(void) {
@@ -449,6 +485,7 @@ int main(void) {
     TEST_RUN(horizon_follows_cell_time);
     TEST_RUN(no_horizon_without_id_time);
     TEST_RUN(failures_stop_the_log);
+    TEST_RUN(full_disk_is_survived);
     TEST_RUN(group_larger_than_a_file);
     TEST_RUN(open_refuses_nonsense);
     TEST_RUN(lanes_on_their_own_threads);
