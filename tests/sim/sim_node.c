@@ -278,6 +278,7 @@ static void look_after_turn(struct sim_node *node) {
     } else if (node->state == SIM_NODE_DRAINING && drained(node)) {
         SIM_TRACE(node->sim, "node", "stopped in an orderly way");
         sim_check_stopped(node);
+        sim_check_state(node);
         sim_node_crash(node, false);
     }
 }

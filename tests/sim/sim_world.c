@@ -191,8 +191,6 @@ static void run_stop(struct sim_world *world) {
     if (over(world))
         return;
     world->keep_down = true;
-    if (world->node.state == SIM_NODE_UP)
-        sim_check_state(&world->node);
     sim_node_stop(&world->node);
     while (!over(world) && world->node.state != SIM_NODE_DOWN && sim->now_ns < until_ns)
         moment(world, until_ns);
