@@ -8,9 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -187,12 +185,6 @@ bool control_serve(struct control *control, int fd, unsigned timeout_ms) {
 }
 
 /* --- opening ------------------------------------------------------------------------------------------------------------- */
-
-void control_address(int directory_fd, struct sockaddr_un *address) {
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/" CONTROL_SOCKET_NAME,
-             directory_fd);
-}
 
 static int socket_make(struct control *control, const char *directory) {
     struct sockaddr_un address;

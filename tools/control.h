@@ -2,6 +2,10 @@
 #ifndef TALLY_TOOLS_CONTROL_H
 #define TALLY_TOOLS_CONTROL_H
 
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include "engine/base/types.h"
 
 /** A running tallyd's ear for its operator: the Unix domain socket DIRECTORY/control, mode 0600.
@@ -49,7 +53,10 @@ bool control_serve(struct control *control, int fd, unsigned timeout_ms);
 void control_close(struct control *control);
 
 /** The socket's address, through a descriptor of the directory: its own name may be longer than an address holds. */
-struct sockaddr_un;
-void control_address(int directory_fd, struct sockaddr_un *address);
+static inline void control_address(int directory_fd, struct sockaddr_un *address) {
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/" CONTROL_SOCKET_NAME,
+             directory_fd);
+}
 
 #endif

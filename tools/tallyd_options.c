@@ -13,6 +13,8 @@
 #include <rte_common.h>
 
 #include "net/protocol.h"
+#include "wal/checkpoint_format.h"
+#include "wal/wal.h"
 
 enum option_kind { KIND_TEXT, KIND_NUMBER, KIND_SWITCH, KIND_FLAG, KIND_IPV4, KIND_IPV6 };
 enum option_use { USE_FORMAT = 1, USE_RUN = 2, USE_BOTH = 3 };
@@ -27,9 +29,9 @@ struct option_row {
     const char *help;
 };
 
-/** An lcore has fewer chunks than its rings have slots. */
-#define CHECKPOINT_MEMORY_MB_MAX 127
-#define CHECKPOINT_MEMORY_MB_MIN 8
+/** What the rings of an lcore hold, and what its walk needs. */
+#define CHECKPOINT_MEMORY_MB_MAX ((unsigned long long)WAL_CHUNKS_MAX * CHECKPOINT_CHUNK_BYTES >> 20)
+#define CHECKPOINT_MEMORY_MB_MIN 4ull
 
 #define AT(field) offsetof(struct tallyd_options, field)
 
@@ -274,8 +276,8 @@ static int check(const struct tallyd_options *options) {
         return usage_error("%s must be a power of two", "--window");
     if (options->checkpoint_memory_mb && options->checkpoint_memory_mb < CHECKPOINT_MEMORY_MB_MIN) {
         fprintf(stderr,
-                "tallyd: --checkpoint-memory-mb is \"%llu\"; it must be 0 (no checkpoints) or %u "
-                "to %u\n",
+                "tallyd: --checkpoint-memory-mb is \"%llu\"; it must be 0 (no checkpoints) or %llu "
+                "to %llu\n",
                 (unsigned long long)options->checkpoint_memory_mb, CHECKPOINT_MEMORY_MB_MIN,
                 CHECKPOINT_MEMORY_MB_MAX);
         return 1 + TALLYD_EXIT_USAGE;

@@ -72,7 +72,7 @@ def values_of_flags():
                          ("--stats-s", ("x", "-1")),
                          ("--checkpoint-mb", ("x", "-1", "16777217")),
                          ("--checkpoint-s", ("x", "-1", "604801")),
-                         ("--checkpoint-memory-mb", ("x", "-1", "128")),
+                         ("--checkpoint-memory-mb", ("x", "-1", "129")),
                          ("--log-max-mb", ("x", "-1", "16777217")),
                          ("--recovery-workers", ("x", "-1", "65")),
                          ("--address", ("10.0.0", "10.0.0.256", "fd00::1", "x", "10.0.0.1/33", "0.0.0.0")),

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/tally_offline.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "wal/wal_format.h"
+
+#define HORIZON_BACK_MS 3600000u
+#define HORIZON_SLACK_MS 60000u
+#define DIRECTORY_DEFAULT "/var/lib/tally"
+
+int offline_open(const struct wal_identity *identity, unsigned partitions, uint64_t memory_mb,
+                 unsigned checkpoint_chunks, struct offline *offline) {
+    *offline = (struct offline){
+        .board = aligned_alloc(CACHE_LINE_BYTES, sizeof(struct wal_board)),
+        .lane = aligned_alloc(CACHE_LINE_BYTES, sizeof(struct wal_lane)),
+    };
+    if (offline->board == NULL || offline->lane == NULL) {
+        args_complain("no memory");
+        offline_close(offline);
+        return CLI_USAGE;
+    }
+    memset(offline->board, 0, sizeof(*offline->board));
+    memset(offline->lane, 0, sizeof(*offline->lane));
+    uint64_t machine_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    const struct engine_config config = {
+        .partitions = partitions,
+        .lcores = 1,
+        .hash_seed = identity->hash_seed,
+        .digest_seed = identity->digest_seed,
+        .id_time = identity->id_time,
+        .memory_bytes = memory_mb ? memory_mb << 20 : machine_bytes,
+        .log_buffer_bytes = WAL_SEGMENT_BYTES_MAX,
+        .digest_interval_ns = NS_PER_SECOND,
+        .horizon_back_ms = HORIZON_BACK_MS,
+        .horizon_slack_ms = HORIZON_SLACK_MS,
+        .checkpoint_chunks = checkpoint_chunks,
+        .board = offline->board,
+        .lanes = offline->lane,
+    };
+    char error[256];
+    if (engine_open(&config, &offline->engine, error, sizeof(error)) == 0)
+        return CLI_DONE;
+    args_complain("%s", error);
+    offline_close(offline);
+    return CLI_USAGE;
+}
+
+void offline_close(struct offline *offline) {
+    engine_close(offline->engine);
+    free(offline->board);
+    free(offline->lane);
+    *offline = (struct offline){0};
+}
+
+uint128_t offline_digest(const struct offline *offline, unsigned partitions, bool *agrees) {
+    uint128_t sum = 0;
+    *agrees = true;
+    for (unsigned p = 0; p < partitions; p++) {
+        uint128_t digest = engine_partition_digest_recompute(offline->engine, p);
+        *agrees &= digest == engine_partition_digest(offline->engine, p);
+        sum += digest;
+    }
+    return sum;
+}
+
+/* --- recovery ------------------------------------------------------------------------------------ */
+
+static void show_progress(void *context, const struct recovery_progress *now) {
+    struct progress *progress = context;
+    progress->what = now->phase;
+    progress_show(progress, now->done_bytes, now->total_bytes);
+}
+
+static void show_warning(void *context, const char *line) {
+    progress_end(context);
+    args_complain("warning: %s", line);
+}
+
+struct recovery_config offline_recovery(struct disk *disk, const struct wal_identity *identity,
+                                        uint64_t workers, struct progress *progress) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t wanted = workers ? workers : cores > 0 ? (uint64_t)cores : 1;
+    return (struct recovery_config){
+        .disk = disk,
+        .identity = identity,
+        .workers = (unsigned)(wanted > LCORES_MAX ? LCORES_MAX : wanted),
+        .threads = true,
+        .read_only = true,
+        .progress = show_progress,
+        .warning = show_warning,
+        .context = progress,
+    };
+}
+
+int offline_exit(int rc) {
+    return rc == 0 ? CLI_DONE : rc == -EBADMSG || rc == -ENODATA ? CLI_DAMAGED : CLI_USAGE;
+}
+
+const char *offline_hex(const void *bytes, char *out) {
+    for (unsigned i = 0; i < 16; i++)
+        snprintf(out + (size_t)2 * i, 3, "%02x", ((const uint8_t *)bytes)[i]);
+    return out;
+}
+
+const char *offline_directory(const char *named) {
+    const char *environment = getenv("TALLY_DATA_DIR");
+    return named != NULL                                 ? named
+           : environment != NULL && *environment != '\0' ? environment
+                                                         : DIRECTORY_DEFAULT;
+}
