@@ -67,10 +67,18 @@ static int answer_error(char *answer, const char *error) {
     return snprintf(answer, ANSWER_BYTES, "{\"ok\":false,\"error\":\"%s\"}\n", error);
 }
 
+/** What cannot stand in JSON as it is goes. */
+static void make_plain(char *text) {
+    for (; *text; text++)
+        if (*text < 0x20 || *text == 0x7f || *text == '"' || *text == '\\')
+            *text = '?';
+}
+
 static int answer_status(struct control *control, char *answer) {
     struct control_status status = {0};
     char cell[33];
     control->node.status(control->node.context, &status);
+    make_plain(status.warning);
     for (unsigned i = 0; i < 16; i++)
         snprintf(cell + 2 * i, 3, "%02x", status.cell_id[i]);
     return snprintf(answer, ANSWER_BYTES,
@@ -80,11 +88,11 @@ static int answer_status(struct control *control, char *answer) {
                     "\",\"published\":\"%" PRIu64 "\",\"abandoned\":\"%" PRIu64
                     "\",\"published_seq\":\"%" PRIu64 "\",\"running_seq\":\"%" PRIu64
                     "\",\"bytes\":\"%" PRIu64 "\",\"bytes_expected\":\"%" PRIu64
-                    "\",\"error\":%d}\n",
+                    "\",\"error\":%d,\"warning\":\"%s\"}\n",
                     (long)getpid(), cell, status.partitions, status.term, status.commit_seq,
                     status.log_bytes, status.log_files_removed, status.served, status.published,
                     status.abandoned, status.published_seq, status.running_seq, status.bytes,
-                    status.bytes_expected, status.error);
+                    status.bytes_expected, status.error, status.warning);
 }
 
 static int answer_checkpoint(struct control *control, char *answer) {

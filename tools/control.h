@@ -31,6 +31,7 @@ struct control_status {
     uint64_t bytes;          /**< written for the one under way */
     uint64_t bytes_expected; /**< that it will have, about */
     int error;
+    char warning[256]; /**< what went wrong last, or "" */
 };
 
 /** What the node does for its operator. */

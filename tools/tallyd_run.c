@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,11 +17,9 @@
 #include <rte_lcore.h>
 #include <rte_log.h>
 
-#include "engine/lcore.h"
-#include "net/net.h"
-#include "net/port_dpdk.h"
 #include "tools/tallyd_eal.h"
-#include "wal/data_dir.h"
+#include "tools/tallyd_node.h"
+#include "wal/checkpoint_format.h"
 
 #define HORIZON_BACK_MS 3600000u
 #define HORIZON_MINIMUM_MS 60000u
@@ -32,39 +29,7 @@
 #define MTU_ETHERNET 1500
 #define MBUFS_SPARE 4096 /**< packets in rings and on their way, beside stored replies */
 
-/** One tallyd: everything that lives as long as the process serves. */
-struct node {
-    const struct tallyd_options *options;
-    struct data_dir *dir;
-    struct wal_board *board;
-    struct wal_lane *lane;
-    struct engine *engine;
-    struct wal *wal;
-    struct wal_position position;
-    term_t term;
-    struct port_dpdk port;
-    bool port_open;
-    struct net *net;
-    struct lcore *lcore;
-    struct clock clock;
-    struct random random;
-    pthread_t control;
-    bool control_started;
-    unsigned wal_lcore;         /**< DPDK lcore of the WAL; RTE_MAX_LCORE: the engine's own */
-    _Atomic bool wal_leave;     /**< the engine is idle: the WAL shall end when all is durable */
-    _Atomic bool wal_abort;     /**< ... or at once */
-    _Atomic bool wal_left;      /**< it has */
-    _Atomic bool stop;          /**< SIGTERM or SIGINT came */
-    _Atomic bool control_leave; /**< the control thread shall end */
-};
-
 /* --- clock and random, as production has them ---------------------------------------------------------------------------- */
-
-static uint64_t clock_read(clockid_t id) {
-    struct timespec now;
-    clock_gettime(id, &now);
-    return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
-}
 
 static uint64_t clock_monotonic(struct clock *clock) {
     (void)clock;
@@ -86,71 +51,6 @@ static void random_fill(struct random *random, void *bytes, size_t length) {
         next += got;
         length -= (size_t)got;
     }
-}
-
-/* --- counters ---------------------------------------------------------------------------------------------------------------- */
-
-/** One line a counter, `name value`. Values are read while they change; each is whole. */
-static void counters_print(const struct node *node) {
-    const struct net_counters *net = net_counters(node->net);
-    const struct wal_counters *wal = wal_counters(node->wal);
-    struct engine_totals totals;
-    engine_totals(node->engine, &totals);
-#define X(name, what) fprintf(stderr, "net_" #name " %" PRIu64 "\n", net->name);
-    NET_COUNTER_TABLE(X)
-#undef X
-    fprintf(stderr, "engine_accounts %" PRIu64 "\n", totals.accounts);
-    fprintf(stderr, "engine_transfer_ids %" PRIu64 "\n", totals.transfer_ids);
-    fprintf(stderr, "engine_pendings %" PRIu64 "\n", totals.pendings);
-    fprintf(stderr, "engine_memory_used_bytes %zu\n", totals.memory_used_bytes);
-    fprintf(stderr, "engine_memory_bytes %zu\n", totals.memory_bytes);
-    fprintf(stderr, "lcore_turns %" PRIu64 "\n", node->lcore->turns);
-    fprintf(stderr, "lcore_empty_turns %" PRIu64 "\n", node->lcore->empty_turns);
-    fprintf(stderr, "lcore_events %" PRIu64 "\n", node->lcore->events);
-    fprintf(stderr, "wal_groups %" PRIu64 "\n", atomic_load(&wal->groups));
-    fprintf(stderr, "wal_records %" PRIu64 "\n", atomic_load(&wal->records));
-    fprintf(stderr, "wal_bytes %" PRIu64 "\n", atomic_load(&wal->bytes));
-    fprintf(stderr, "wal_commit_seq %" PRIu64 "\n", atomic_load(&node->board->commit_seq));
-    fprintf(stderr, "wal_term %" PRIu64 "\n", node->term);
-}
-
-/** Signals, on an ordinary thread that no lcore waits for. */
-static void *control_main(void *context) {
-    struct node *node = context;
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGUSR1);
-    uint64_t stats_ns = node->options->stats_s * NS_PER_SECOND,
-             printed = clock_read(CLOCK_MONOTONIC);
-    while (!atomic_load(&node->control_leave)) {
-        struct timespec wait = {.tv_nsec = 100 * 1000 * 1000};
-        int signal = sigtimedwait(&signals, NULL, &wait);
-        uint64_t now = clock_read(CLOCK_MONOTONIC);
-        if (signal == SIGTERM || signal == SIGINT)
-            atomic_store(&node->stop, true);
-        else if (signal == SIGUSR1 || (stats_ns && now - printed >= stats_ns)) {
-            counters_print(node);
-            printed = now;
-        }
-    }
-    return NULL;
-}
-
-/** Let threads that are made from here on run anywhere: EAL pins its main thread, and they inherit that. */
-static int control_start(struct node *node) {
-    cpu_set_t everywhere;
-    CPU_ZERO(&everywhere);
-    for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        CPU_SET(cpu, &everywhere);
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setaffinity_np(&attributes, sizeof(everywhere), &everywhere);
-    int error = pthread_create(&node->control, &attributes, control_main, node);
-    pthread_attr_destroy(&attributes);
-    node->control_started = error == 0;
-    return -error;
 }
 
 /* --- opening, in the order in which things depend on each other --------------------------------------------------------------- */
@@ -187,6 +87,8 @@ static int engine_start(struct node *node) {
         .horizon_back_ms = HORIZON_BACK_MS,
         .horizon_slack_ms = HORIZON_SLACK_MS,
         .prefault = true,
+        .checkpoint_chunks =
+            (unsigned)((node->options->checkpoint_memory_mb << 20) / CHECKPOINT_CHUNK_BYTES),
         .board = node->board,
         .lanes = node->lane,
     };
@@ -262,6 +164,11 @@ static int log_start(struct node *node) {
         .horizon_back_ms = HORIZON_BACK_MS,
         .horizon_minimum_ms = HORIZON_MINIMUM_MS,
     };
+    if (node->options->checkpoint_memory_mb) {
+        config.checkpoint_log_bytes = node->options->checkpoint_mb << 20;
+        config.checkpoint_interval_ns = node->options->checkpoint_s * NS_PER_SECOND;
+        config.log_bytes_max = node->options->log_max_mb << 20;
+    }
     if (wal_open(&config, &node->wal, error, sizeof(error))) {
         fprintf(stderr, "tallyd: %s\n", error);
         return TALLYD_EXIT_FAILURE;
@@ -436,14 +343,11 @@ static int node_open(struct node *node) {
     node->lcore->wal = node->wal;
     node->lcore->board = node->board;
     node->lcore->clock = &node->clock;
-    return control_start(node) ? TALLYD_EXIT_FAILURE : wal_lcore_start(node);
+    return tallyd_control_start(node) ? TALLYD_EXIT_FAILURE : wal_lcore_start(node);
 }
 
 static void node_close(struct node *node) {
-    if (node->control_started) {
-        atomic_store(&node->control_leave, true);
-        pthread_join(node->control, NULL);
-    }
+    tallyd_control_stop(node);
     if (node->wal_lcore != RTE_MAX_LCORE) {
         atomic_store(&node->wal_abort, true);
         rte_eal_wait_lcore(node->wal_lcore);
@@ -463,7 +367,7 @@ static void node_close(struct node *node) {
 }
 
 int tallyd_run(const struct tallyd_options *options) {
-    static struct node node = {.wal_lcore = RTE_MAX_LCORE};
+    static struct node node = {.wal_lcore = RTE_MAX_LCORE, .signals = -1};
     node.options = options;
     /* Blocked here, so that every thread made later has them blocked and only the control thread sees them. */
     sigset_t signals;
@@ -483,7 +387,7 @@ int tallyd_run(const struct tallyd_options *options) {
                 options->udp_port, node.term, data_dir_settings(node.dir)->identity.partitions,
                 node.wal_lcore == RTE_MAX_LCORE ? "the same lcore" : "an lcore of its own");
         int failed = serve(&node);
-        counters_print(&node);
+        tallyd_counters_print(&node);
         if (failed == -ETIMEDOUT) {
             fprintf(stderr, "tallyd: stopped before everything that was asked for was answered: "
                             "the disk did not finish in time\n");
