@@ -101,6 +101,10 @@ int fixture_start(struct fixture *fixture) {
     fixture->config.board = fixture->board;
     fixture->config.lanes = fixture->lanes;
     fixture->config.position = fixture->position;
+    for (unsigned i = 0; i < 2; i++) {
+        fixture->config.position.checkpoints[i].seq = fixture->checkpoints[i].seq;
+        fixture->config.position.checkpoints[i].log_file = fixture->checkpoints[i].log_file;
+    }
     fixture->config.term = fixture->position.term + 1;
     rc = wal_open(&fixture->config, &fixture->wal, fixture->error, sizeof(fixture->error));
     for (unsigned lane = 0; lane < fixture->lane_count; lane++) {

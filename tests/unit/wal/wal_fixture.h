@@ -29,6 +29,10 @@ struct fixture {
     struct wal_lane *lanes;
     struct wal_config config;
     struct wal_position position; /**< of the last recovery */
+    struct {
+        seq_t seq;
+        uint64_t log_file;
+    } checkpoints[2]; /**< what stands, oldest first: wal_recover does not look */
     uint64_t now_ns;
     uint64_t random;
     uint64_t lane_random[FIXTURE_LANES_MAX];
