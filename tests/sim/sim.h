@@ -57,6 +57,8 @@ enum sim_fault {
         SIM_FAULTS
 };
 
+#define SIM_OPERATIONS 5 /**< enum operation, from 1 */
+
 struct sim {
     uint64_t seed;
     uint64_t now_ns; /**< simulated time since the world began */
@@ -65,6 +67,8 @@ struct sim {
     bool failed;
     char violation[600]; /**< of the first one */
     uint64_t faults[SIM_FAULTS];
+    /** What clients were told: by operation, and by status (its low 8 bits; `created` is 255). */
+    uint64_t told[SIM_OPERATIONS][256];
 };
 
 /** A generator of its own for each part of the world, so that one more draw here moves nothing there. splitmix64. */

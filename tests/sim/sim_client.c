@@ -109,10 +109,11 @@ static void request_done(struct tally_client *library, struct tally_request *req
     if (client->mute || !client->library)
         return; /* nobody waits for it any more */
     if (request->code == TALLY_OK) {
-        client->results += request->count;
+        for (uint32_t i = 0; i < request->count; i++)
+            client->sim->told[request->operation][(uint8_t)request->results[i].status]++;
         return;
     }
-    client->unknown++;
+    client->sim->told[0][request->code]++;
     if (request->code != TALLY_UNKNOWN && request->code != TALLY_OVERLOADED &&
         request->code != TALLY_NOT_SENT)
         sim_violation(client->sim, "%s: a sound request is answered with %s", client->name,

@@ -41,7 +41,6 @@ struct sim_client {
     struct sim_frame *inbox[SIM_INBOX];
     unsigned inbox_first, inbox_count;
     struct sim_request *requests; /**< SIM_OUTSTANDING */
-    uint64_t results, unknown;
     char name[12];
 };
 

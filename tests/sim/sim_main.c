@@ -16,6 +16,7 @@
 #include <rte_eal.h>
 #include <rte_mbuf.h>
 
+#include "net/client/tally.h"
 #include "tests/sim/sim_network.h"
 #include "tests/sim/sim_world.h"
 
@@ -39,6 +40,7 @@ struct totals {
     _Atomic uint64_t simulated_ns, starts, turns, packets, groups, events, lookups, requests,
         digests;
     _Atomic uint64_t faults[SIM_FAULTS];
+    _Atomic uint64_t told[SIM_OPERATIONS][256];
     struct {
         _Atomic uint64_t seed;     /**< plus one; 0: between two */
         _Atomic uint64_t began_ns; /**< real time */
@@ -111,6 +113,10 @@ static void count(const struct sim_result *result) {
     add(&totals->digests, result->digests);
     for (unsigned i = 0; i < SIM_FAULTS; i++)
         add(&totals->faults[i], result->faults[i]);
+    for (unsigned operation = 0; operation < SIM_OPERATIONS; operation++)
+        for (unsigned status = 0; status < 256; status++)
+            if (result->told[operation][status])
+                add(&totals->told[operation][status], result->told[operation][status]);
 }
 
 static void run_seed(const struct options *options, uint64_t seed, struct rte_mempool *pool) {
@@ -220,6 +226,27 @@ static void watch_jobs(const struct options *options) {
     }
 }
 
+/** What clients were told, so that a kind of answer which never comes shows. */
+static void print_told(void) {
+    static const char *const operations[SIM_OPERATIONS] = {"not settled", "accounts", "transfers",
+                                                           "account lookups", "transfer lookups"};
+    for (unsigned operation = 0; operation < SIM_OPERATIONS; operation++) {
+        printf("told of %s:", operations[operation]);
+        for (unsigned low = 0; low < 256; low++) {
+            uint64_t times = totals->told[operation][low];
+            uint32_t status = low == 255 ? UINT32_MAX : low;
+            if (times)
+                printf(" %s %" PRIu64 ",",
+                       operation == 0   ? tally_code_name((int)low)
+                       : operation == 1 ? tally_account_status_name(status)
+                       : operation == 2 ? tally_transfer_status_name(status)
+                                        : tally_lookup_status_name(status),
+                       times);
+        }
+        printf("\n");
+    }
+}
+
 static void summary(uint64_t took_ns, const struct options *options) {
     const double seconds = (double)took_ns / NS_PER_SECOND;
     const double simulated = (double)totals->simulated_ns / NS_PER_SECOND;
@@ -233,6 +260,7 @@ static void summary(uint64_t took_ns, const struct options *options) {
            " seeds run twice\n",
            totals->starts, totals->turns, totals->packets, totals->groups, totals->requests,
            totals->events, totals->lookups, totals->digests, totals->replayed);
+    print_told();
     printf("faults injected:\n");
     for (unsigned i = 0; i < SIM_FAULTS; i++)
         printf("  %-20s %10" PRIu64 "  %s%s\n", sim_fault_name(i), totals->faults[i],
@@ -321,7 +349,10 @@ int main(int argc, char **argv) {
     signal(SIGINT, interrupt);
     signal(SIGTERM, interrupt);
     uint64_t began_ns = real_ns();
-    watch_jobs(&options);
+    if (options.one)
+        job_main(&options, 0); /* in this process, for a debugger's sake */
+    else
+        watch_jobs(&options);
     summary(real_ns() - began_ns, &options);
     return totals->failed != 0 || totals->passed + totals->refused == 0;
 }

@@ -221,6 +221,7 @@ static void conclude(struct sim_world *world, struct rte_mempool *pool, struct s
                                   .requests = counts.requests,
                                   .digests = counts.digests + counts.totals};
     memcpy(result->faults, sim->faults, sizeof(result->faults));
+    memcpy(result->told, sim->told, sizeof(result->told));
     SIM_TRACE(sim, "world", "over: %" PRIu64 " groups, %" PRIu64 " requests, %" PRIu64 " outcomes",
               counts.groups, counts.requests, counts.results);
     world_close(world);
