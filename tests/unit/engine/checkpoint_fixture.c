@@ -388,7 +388,7 @@ static uint128_t id_make(struct history *history, uint64_t now_ns) {
     uint64_t ms = now_ns / NS_PER_MS;
     switch (below(history, 12)) {
     case 0:
-        ms -= below(history, 60000);
+        ms -= below(history, 25000);
         break;
     case 1:
         ms += below(history, 30000);

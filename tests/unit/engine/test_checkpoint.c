@@ -169,9 +169,9 @@ static void random_histories(unsigned partitions, bool id_time, uint64_t seed_de
                                            .memory_bytes = (size_t)(partitions > 100 ? 512 : 48)
                                                            << 20,
                                            .id_time = id_time,
-                                           .horizon_back_ms = 70000};
+                                           .horizon_back_ms = 20000};
         node_open(&node, &config);
-        node_begin(&node, 0, NODE_START_NS, id_time ? NODE_START_NS / NS_PER_MS - 70000 : 0);
+        node_begin(&node, 0, NODE_START_NS, id_time ? NODE_START_NS / NS_PER_MS - 20000 : 0);
         const char *what = NULL;
         for (unsigned i = 0; i < 6 && !what; i++) {
             for (unsigned groups = (unsigned)(test_random(&history.random) % 25); groups; groups--)
