@@ -40,6 +40,8 @@
     X(clock_jumped, false, "jumps of the time of day")                                             \
     X(clock_drifted, false, "drifts of the time of day")                                           \
     X(clock_frozen, false, "freezes of the time of day")                                           \
+    X(checkpoint_wanted, false,                                                                    \
+      "checkpoints that somebody asked for (no fault, but a disturbance)")                         \
     X(client_crashed, false, "clients that died and came back")                                    \
     X(client_left, false, "clients that said goodbye and came back")                               \
     X(read_flipped, true, "reads with a bit flipped on their way")                                 \

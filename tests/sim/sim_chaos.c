@@ -28,6 +28,7 @@ void sim_chaos_open(struct sim_world *world) {
         {plan->client_leaves, SIM_FAULT_client_left},
         {plan->rots, SIM_FAULT_bit_rotted},
         {plan->file_losses, SIM_FAULT_file_lost},
+        {plan->checkpoints, SIM_FAULT_checkpoint_wanted},
     };
     for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
         for (unsigned n = 0; n < kinds[i].count; n++)
@@ -141,6 +142,13 @@ static void do_deed(struct sim_world *world, const struct sim_deed *deed) {
             sim_fault(&world->sim, deed->fault);
         sim_client_leave(client, deed->fault == SIM_FAULT_client_crashed,
                          now + sim_spread(random, NS_PER_MS, 3 * NS_PER_SECOND));
+        break;
+    case SIM_FAULT_checkpoint_wanted:
+        if (node->state == SIM_NODE_UP && world->plan.node.checkpoints) {
+            sim_fault(&world->sim, deed->fault);
+            wal_checkpoint_want(node->wal);
+            sim_node_wake(node);
+        }
         break;
     case SIM_FAULT_bit_rotted:
         rot(world);

@@ -49,6 +49,10 @@ void sim_check_turn(struct sim_node *node) {
                 WAL_FETCHES_MAX);
     check_bound(node, "fetches answered", ring(&lane->answer_head, &lane->answer_tail),
                 WAL_FETCHES_MAX);
+    check_bound(node, "chunks handed over", ring(&lane->chunk_head, &lane->chunk_tail),
+                WAL_CHUNKS_MAX);
+    check_bound(node, "chunks given back", ring(&lane->spent_head, &lane->spent_tail),
+                WAL_CHUNKS_MAX);
     check_bound(node, "bytes in the open segment", engine->segment_bytes, engine->buffer_bytes);
     const char *violation = oracle_violation(node->oracle);
     if (violation)

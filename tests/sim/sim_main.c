@@ -37,6 +37,7 @@ struct options {
 /** What all processes share. */
 struct totals {
     _Atomic uint64_t next, passed, failed, refused, lost, replayed;
+    _Atomic uint64_t checkpoints, checkpoints_abandoned, files_removed;
     _Atomic uint64_t simulated_ns, starts, turns, packets, groups, events, lookups, requests,
         digests;
     _Atomic uint64_t faults[SIM_FAULTS];
@@ -104,6 +105,9 @@ static void add(_Atomic uint64_t *total, uint64_t more) {
 static void count(const struct sim_result *result) {
     add(&totals->simulated_ns, result->simulated_ns);
     add(&totals->starts, result->starts);
+    add(&totals->checkpoints, result->checkpoints);
+    add(&totals->checkpoints_abandoned, result->checkpoints_abandoned);
+    add(&totals->files_removed, result->files_removed);
     add(&totals->turns, result->turns);
     add(&totals->packets, result->packets);
     add(&totals->groups, result->groups);
@@ -260,6 +264,9 @@ static void summary(uint64_t took_ns, const struct options *options) {
            " seeds run twice\n",
            totals->starts, totals->turns, totals->packets, totals->groups, totals->requests,
            totals->events, totals->lookups, totals->digests, totals->replayed);
+    printf("checkpoints: %" PRIu64 " published, %" PRIu64 " given up; %" PRIu64
+           " log files removed\n",
+           totals->checkpoints, totals->checkpoints_abandoned, totals->files_removed);
     print_told();
     printf("faults injected:\n");
     for (unsigned i = 0; i < SIM_FAULTS; i++)

@@ -130,13 +130,15 @@ void sim_node_open(struct sim_node *node, struct sim *sim, const struct sim_plan
     node->disk.watch = (struct sim_disk_watch){disk_submitted, disk_completed, disk_unsound, node};
     sim_port_open(&node->port, sim, network, pool);
     node->port.tx_full_ppm = sim_chance(&node->random, 300000) ? 20000 : 0;
-    const struct oracle_config config = {.partitions = node->identity.partitions,
-                                         .hash_seed = node->identity.hash_seed,
-                                         .digest_seed = node->identity.digest_seed,
-                                         .id_time = plan->node.id_time,
-                                         .horizon_back_ms = plan->node.horizon_back_ms,
-                                         .horizon_min_ms = plan->node.horizon_minimum_ms,
-                                         .memory_short = plan->node.memory_short};
+    const struct oracle_config config = {
+        .partitions = node->identity.partitions,
+        .hash_seed = node->identity.hash_seed,
+        .digest_seed = node->identity.digest_seed,
+        .id_time = plan->node.id_time,
+        .horizon_back_ms = plan->node.horizon_back_ms,
+        .horizon_min_ms = plan->node.horizon_minimum_ms,
+        .memory_short =
+            plan->node.memory_short || (plan->node.checkpoints && plan->node.log_bytes_max != 0)};
     struct oracle_config with_cell = config;
     memcpy(with_cell.cell_id, node->identity.cell_id, sizeof(with_cell.cell_id));
     node->oracle = oracle_open(&with_cell);
@@ -148,6 +150,12 @@ void sim_node_open(struct sim_node *node, struct sim *sim, const struct sim_plan
 /* --- the end of a life ------------------------------------------------------------------------------------------------ */
 
 void sim_node_forget(struct sim_node *node) {
+    if (node->wal) {
+        const struct wal_checkpoints *checkpoints = wal_checkpoints(node->wal);
+        node->checkpoints += atomic_load(&checkpoints->published);
+        node->checkpoints_abandoned += atomic_load(&checkpoints->abandoned);
+        node->files_removed += atomic_load(&checkpoints->files_removed);
+    }
     if (node->net)
         net_close(node->net);
     wal_close(node->wal);

@@ -93,6 +93,7 @@ struct sim_node {
 
     /* counters */
     uint64_t starts, refusals, turns;
+    uint64_t checkpoints, checkpoints_abandoned, files_removed; /**< of lives that are over */
     char error[600];
 };
 

@@ -45,6 +45,11 @@ static void draw_node(struct sim_node_plan *node, struct sim_random *random) {
     node->idle_max_ns = sim_spread(random, 2 * MS, 20 * MS);
     node->ring_delayed_ppm = rate(random, 40, 500, 50000);
     node->ring_delayed_ns = sim_spread(random, 100 * US, 50 * MS);
+    node->checkpoints = percent(random, 75);
+    node->checkpoint_log_bytes =
+        percent(random, 60) ? node->file_bytes * sim_between(random, 1, 8) / 2 : 0;
+    node->checkpoint_interval_ns = percent(random, 50) ? sim_spread(random, 200 * MS, 20 * S) : 0;
+    node->log_bytes_max = percent(random, 40) ? node->file_bytes * sim_between(random, 3, 12) : 0;
     node->start_ns = sim_spread(random, 10 * MS, 4 * S);
 }
 
@@ -89,6 +94,7 @@ static void draw_chaos(struct sim_chaos_plan *chaos, struct sim_random *random, 
     chaos->link_cuts = some(random, 30, 5);
     chaos->client_crashes = some(random, 30, 4);
     chaos->client_leaves = some(random, 20, 3);
+    chaos->checkpoints = some(random, 50, 6);
     chaos->start_cut_percent = percent(random, 40) ? (uint32_t)sim_between(random, 5, 60) : 0;
     chaos->pause_ns = sim_spread(random, 10 * MS, 8 * S);
     chaos->link_cut_ns = sim_spread(random, 10 * MS, 5 * S);
@@ -153,6 +159,8 @@ void sim_plan_draw(struct sim_plan *plan, uint64_t seed) {
     struct sim_random random = sim_random_make(seed, 0);
     *plan = (struct sim_plan){.active_ns = sim_spread(&random, 2 * S, 60 * S),
                               .malign = percent(&random, 25)};
+    if (percent(&random, 12)) /* long enough for ids to be forgotten, and log files to go */
+        plan->active_ns = sim_between(&random, 70 * S, 240 * S);
     draw_node(&plan->node, &random);
     draw_disk(&plan->disk, &random, plan->malign);
     draw_network(&plan->network, &random);
@@ -162,7 +170,7 @@ void sim_plan_draw(struct sim_plan *plan, uint64_t seed) {
         plan->malign = false;
         plan->disk = (struct sim_disk_plan){.latency_ns = plan->disk.latency_ns};
         plan->network = (struct sim_network_plan){.delay_ns = plan->network.delay_ns};
-        plan->chaos = (struct sim_chaos_plan){0};
+        plan->chaos = (struct sim_chaos_plan){.checkpoints = plan->chaos.checkpoints};
     }
 }
 

@@ -26,7 +26,9 @@ struct sim_node_plan {
     uint64_t idle_max_ns; /**< between turns without */
     uint32_t ring_delayed_ppm;
     uint64_t ring_delayed_ns; /**< at most */
-    uint64_t start_ns;        /**< from the end of one life to the next, at most */
+    bool checkpoints;
+    uint64_t checkpoint_log_bytes, checkpoint_interval_ns, log_bytes_max; /**< 0: never, no limit */
+    uint64_t start_ns; /**< from the end of one life to the next, at most */
 };
 
 /** What the world does to the node from outside: on average so many in the active time; 0: none. */
@@ -34,6 +36,7 @@ struct sim_chaos_plan {
     unsigned power_cuts, io_cuts, kills, stops, pauses, clock_jumps, clock_drifts, clock_freezes;
     unsigned link_cuts, client_crashes, client_leaves;
     unsigned rots, file_losses;
+    unsigned checkpoints;       /**< somebody asks for one */
     uint32_t start_cut_percent; /**< starts that a power cut interrupts */
     uint64_t pause_ns, link_cut_ns;
     uint64_t clock_jump_ns;

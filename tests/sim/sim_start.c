@@ -33,6 +33,7 @@ static void open_engine(struct sim_node *node) {
         .digest_interval_ns = plan->digest_interval_ns,
         .horizon_back_ms = plan->horizon_back_ms,
         .horizon_slack_ms = plan->horizon_slack_ms,
+        .checkpoint_chunks = plan->checkpoints ? 32 : 0,
         .board = node->board,
         .lanes = node->lane,
     };
@@ -50,7 +51,7 @@ static int recover(struct sim_node *node) {
 static int open_log(struct sim_node *node) {
     const struct sim_node_plan *plan = &node->plan->node;
     node->term = node->position.term + 1;
-    const struct wal_config config = {
+    struct wal_config config = {
         .disk = &node->disk.disk,
         .identity = node->identity,
         .term = node->term,
@@ -65,8 +66,15 @@ static int open_log(struct sim_node *node) {
         .horizon_back_ms = plan->horizon_back_ms,
         .horizon_minimum_ms = plan->horizon_minimum_ms,
     };
+    if (plan->checkpoints) {
+        config.checkpoint_log_bytes = plan->checkpoint_log_bytes;
+        config.checkpoint_interval_ns = plan->checkpoint_interval_ns;
+        config.log_bytes_max = plan->log_bytes_max;
+    }
     int rc = wal_open(&config, &node->wal, node->error, sizeof(node->error));
     node->position.index = NULL; /* it is the log's now, whatever it answered */
+    if (rc == 0)
+        wal_hold(node->wal, true);
     return rc;
 }
 

@@ -224,6 +224,10 @@ static void conclude(struct sim_world *world, struct rte_mempool *pool, struct s
     memcpy(result->told, sim->told, sizeof(result->told));
     SIM_TRACE(sim, "world", "over: %" PRIu64 " groups, %" PRIu64 " requests, %" PRIu64 " outcomes",
               counts.groups, counts.requests, counts.results);
+    sim_node_crash(&world->node, false);
+    result->checkpoints = world->node.checkpoints;
+    result->checkpoints_abandoned = world->node.checkpoints_abandoned;
+    result->files_removed = world->node.files_removed;
     world_close(world);
     if (rte_mempool_in_use_count(pool) != 0)
         snprintf(result->violation, sizeof(result->violation), "%u packets leaked",

@@ -25,6 +25,7 @@ struct sim_result {
     uint64_t digest; /**< over everything that happened */
     uint64_t faults[SIM_FAULTS];
     uint64_t told[SIM_OPERATIONS][256]; /**< as in struct sim */
+    uint64_t checkpoints, checkpoints_abandoned, files_removed;
     uint64_t starts, turns, packets, groups, events, lookups, requests, digests;
     char violation[600];
 };
