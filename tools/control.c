@@ -82,17 +82,17 @@ static int answer_status(struct control *control, char *answer) {
     for (unsigned i = 0; i < 16; i++)
         snprintf(cell + 2 * i, 3, "%02x", status.cell_id[i]);
     return snprintf(answer, ANSWER_BYTES,
-                    "{\"ok\":true,\"pid\":%ld,\"cell\":\"%s\",\"partitions\":%u,\"term\":\"%" PRIu64
-                    "\",\"commit_seq\":\"%" PRIu64 "\",\"log_bytes\":\"%" PRIu64
-                    "\",\"log_files_removed\":\"%" PRIu64 "\",\"served\":\"%" PRIu64
-                    "\",\"published\":\"%" PRIu64 "\",\"abandoned\":\"%" PRIu64
-                    "\",\"published_seq\":\"%" PRIu64 "\",\"running_seq\":\"%" PRIu64
-                    "\",\"bytes\":\"%" PRIu64 "\",\"bytes_expected\":\"%" PRIu64
-                    "\",\"error\":%d,\"warning\":\"%s\"}\n",
-                    (long)getpid(), cell, status.partitions, status.term, status.commit_seq,
-                    status.log_bytes, status.log_files_removed, status.served, status.published,
-                    status.abandoned, status.published_seq, status.running_seq, status.bytes,
-                    status.bytes_expected, status.error, status.warning);
+                    "{\"ok\":true,\"pid\":%ld,\"cell\":\"%s\",\"partitions\":%u,\"checkpoints\":%d,"
+                    "\"term\":\"%" PRIu64 "\",\"commit_seq\":\"%" PRIu64
+                    "\",\"log_bytes\":\"%" PRIu64 "\",\"log_files_removed\":\"%" PRIu64
+                    "\",\"served\":\"%" PRIu64 "\",\"published\":\"%" PRIu64
+                    "\",\"abandoned\":\"%" PRIu64 "\",\"published_seq\":\"%" PRIu64
+                    "\",\"running_seq\":\"%" PRIu64 "\",\"bytes\":\"%" PRIu64
+                    "\",\"bytes_expected\":\"%" PRIu64 "\",\"error\":%d,\"warning\":\"%s\"}\n",
+                    (long)getpid(), cell, status.partitions, status.checkpoints, status.term,
+                    status.commit_seq, status.log_bytes, status.log_files_removed, status.served,
+                    status.published, status.abandoned, status.published_seq, status.running_seq,
+                    status.bytes, status.bytes_expected, status.error, status.warning);
 }
 
 static int answer_checkpoint(struct control *control, char *answer) {

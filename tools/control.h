@@ -22,6 +22,7 @@
 struct control_status {
     uint8_t cell_id[16];
     uint32_t partitions;
+    bool checkpoints; /**< it takes any */
     term_t term;
     seq_t commit_seq;
     uint64_t log_bytes, log_files_removed;

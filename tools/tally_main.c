@@ -31,6 +31,7 @@ static const struct tally_command {
     {"checkpoint list", tally_checkpoint_list, "[--data DIR]",
      "show the checkpoints that are kept"},
     {"checkpoint verify", tally_checkpoint_verify, "[--data DIR]", "verify them, every byte"},
+    {"backup", tally_backup, "DIR [--data SOURCE]", "copy a data directory, running or not"},
     {"shell", NULL, "[options]", "the engine alone, JSON in and out"},
     {"help", NULL, "[COMMAND]", "this, or all about a command"},
     {"version", NULL, "", "print the version"},

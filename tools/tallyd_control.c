@@ -60,6 +60,7 @@ static void node_status(void *context, struct control_status *status) {
     engine_totals(node->engine, &totals);
     *status = (struct control_status){
         .partitions = identity->partitions,
+        .checkpoints = node->options->checkpoint_memory_mb != 0,
         .term = node->term,
         .commit_seq = atomic_load(&node->board->commit_seq),
         .log_bytes = atomic_load(&checkpoints->log_bytes),

@@ -103,7 +103,7 @@ static int flush(struct checkpoint_copier *copier) {
     int rc = perform(copier, &io, "writing to it");
     copier->out_count = 0;
     if (rc == 0 && config->progress != NULL)
-        config->progress(config->context, bytes);
+        rc = config->progress(config->context, bytes);
     return rc;
 }
 

@@ -18,8 +18,11 @@ struct checkpoint_copy_config {
     const uint8_t *
         log_digest; /**< of group seq in the new log; NULL: that group is not in it, and its digest is the old one */
     uint64_t log_file, log_offset; /**< where group seq + 1 stands in the new log, or will */
-    void (*progress)(void *context,
-                     uint64_t bytes); /**< so many more were written; NULL: nobody listens */
+    int (*progress)(
+        void *context,
+        uint64_t
+            bytes); /**< so many more were written; what it returns but 0 ends the copy with it; NULL:
+                                                       nobody listens */
     void *context;
 };
 
