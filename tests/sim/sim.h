@@ -19,6 +19,7 @@
     X(packet_doubled, false, "packets that arrived twice")                                         \
     X(packet_delayed, false, "packets delayed beyond those behind them")                           \
     X(packet_flipped, false, "packets with a bit flipped")                                         \
+    X(packet_forged, false, "packets made of anything, with sound checksums")                      \
     X(link_cut, false, "one-way cuts between a client and the node")                               \
     X(port_full, false, "packets that the node's port did not take")                               \
     X(ring_delayed, false, "turns of one lcore held back against the other")                       \

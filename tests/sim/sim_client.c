@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "engine/base/check.h"
+#include "net/tag.h"
 
 #define CLOCK_BASE_NS (77 * NS_PER_SECOND)
 #define AGAIN_NS (20 * NS_PER_MS)
@@ -24,18 +25,57 @@ static void random_fill(struct random *random, void *bytes, size_t length) {
         *at = (uint8_t)(sim_draw(&client->seam_state) >> 32);
 }
 
+static void send_datagram(struct sim_client *client, const uint8_t *bytes, uint32_t length,
+                          uint16_t port) {
+    uint8_t frame[SIM_FRAME_BYTES];
+    struct packet_peer server = client->server;
+    size_t headers = packet_header_bytes(&server);
+    server.port = port;
+    memcpy(frame + headers, bytes, length);
+    packet_encode_udp(&client->self, &server, frame, length);
+    sim_network_send(client->network, client->endpoint, client->server_endpoint, frame,
+                     (uint32_t)(headers + length));
+}
+
+/** Somebody with the same address sends what he likes: cut, lengthened, changed, or all of it made up; the tag is right where that lets
+ *  nobody do more than ask for a session. */
+static void forge(struct sim_client *client, const struct tally_transport_datagram *real) {
+    struct sim_random *random = &client->random;
+    uint8_t bytes[NET_PAYLOAD_IPV4_DEFAULT];
+    uint32_t length = real->length < sizeof(bytes) ? real->length : sizeof(bytes);
+    const bool hello = real->bytes[1] == NET_HELLO;
+    sim_fault(client->sim, SIM_FAULT_packet_forged);
+    memcpy(bytes, real->bytes, length);
+    switch (sim_below(random, 4)) {
+    case 0:
+        length = (uint32_t)sim_below(random, length + 1);
+        break;
+    case 1:
+        for (uint32_t i = length; i < client->transport.payload_max; i++)
+            bytes[i] = (uint8_t)sim_draw(random);
+        length = client->transport.payload_max;
+        break;
+    case 2:
+        for (uint32_t i = 0; i < length; i++)
+            bytes[i] = (uint8_t)sim_draw(random);
+        break;
+    default:
+        for (uint64_t changes = sim_between(random, 1, 8); changes != 0; changes--)
+            bytes[sim_below(random, length)] = (uint8_t)sim_draw(random);
+        break;
+    }
+    if (hello && length >= sizeof(struct net_header) && bytes[1] == NET_HELLO)
+        tag_seal(bytes, length);
+    send_datagram(client, bytes, length, real->port);
+}
+
 static unsigned transport_send(struct tally_transport *transport,
                                const struct tally_transport_datagram *datagrams, unsigned count) {
     struct sim_client *client = (struct sim_client *)transport;
-    uint8_t frame[SIM_FRAME_BYTES];
     for (unsigned i = 0; i < count && !client->mute; i++) {
-        struct packet_peer server = client->server;
-        size_t headers = packet_header_bytes(&server);
-        server.port = datagrams[i].port;
-        memcpy(frame + headers, datagrams[i].bytes, datagrams[i].length);
-        packet_encode_udp(&client->self, &server, frame, datagrams[i].length);
-        sim_network_send(client->network, client->endpoint, client->server_endpoint, frame,
-                         (uint32_t)(headers + datagrams[i].length));
+        send_datagram(client, datagrams[i].bytes, datagrams[i].length, datagrams[i].port);
+        if (!client->quiet && sim_chance(&client->random, client->plan->forged_ppm))
+            forge(client, &datagrams[i]);
     }
     return count;
 }
@@ -155,7 +195,7 @@ static void submit_new(struct sim_client *client) {
     if (!slot || client->library->session.state != SESSION_OPEN)
         return;
     if (client->quiet) {
-        if (client->checked >= client->plan->accounts)
+        if (client->checked >= client->check)
             return;
         client->checked += sim_work_lookup_all(client->book, slot, client->checked);
     } else {
@@ -223,7 +263,7 @@ static void plan_next(struct sim_client *client) {
             earlier(&next, client->requests[i].again_ns);
     }
     if (slot && client->library->session.state == SESSION_OPEN) {
-        if (client->quiet ? client->checked < client->plan->accounts : client->left != 0)
+        if (client->quiet ? client->checked < client->check : client->left != 0)
             earlier(&next, client->quiet ? now : client->submit_ns);
     }
     client->next_ns = next > now ? next : now + 1000 + sim_below(&client->random, 10000);
@@ -252,7 +292,7 @@ void sim_client_quiet(struct sim_client *client) {
 }
 
 bool sim_client_settled(const struct sim_client *client) {
-    if (client->checked < client->plan->accounts)
+    if (client->checked < client->check)
         return false;
     for (unsigned i = 0; i < client->plan->outstanding_max; i++)
         if (client->requests[i].busy)
@@ -287,6 +327,9 @@ void sim_client_open(struct sim_client *client, struct sim *sim, const struct si
     client->seam_random.fill = random_fill;
     snprintf(client->name, sizeof(client->name), "client%u", number);
     client->left = plan->work.requests;
+    /* all of them once, each some of them again */
+    client->check =
+        number == 0 || plan->work.accounts < SIM_EVENTS_MAX ? plan->work.accounts : SIM_EVENTS_MAX;
     client->think_ns = plan->active_ns / (plan->work.requests + 1) + 1;
     client->submit_ns = sim_below(&client->random, client->think_ns);
     client->next_ns = sim_below(&client->random, NS_PER_SECOND / 10);

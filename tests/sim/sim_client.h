@@ -35,7 +35,8 @@ struct sim_client {
     uint64_t think_ns;
     uint64_t next_ns;
     unsigned first;   /**< accounts created so far */
-    unsigned checked; /**< accounts looked up in the end */
+    unsigned checked; /**< accounts looked up in the end, up to `check` */
+    unsigned check;
     unsigned left;    /**< requests still to be made */
     uint64_t numbers; /**< requests made */
     struct sim_frame *inbox[SIM_INBOX];

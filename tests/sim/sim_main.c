@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@
 #define JOBS_MAX 16
 #define SEED_SECONDS_MAX 60 /**< of real time; a seed that takes longer hangs */
 #define PACKETS 4095
+#define PROGRESS_SECONDS 60
 
 struct options {
     uint64_t first, count, replay_every;
@@ -207,7 +209,13 @@ static void watch_jobs(const struct options *options) {
     unsigned running = 0;
     for (unsigned job = 0; job < options->jobs; job++, running++)
         pids[job] = fork_job(options, job);
-    while (running != 0) {
+    for (uint64_t said_ns = real_ns(); running != 0;) {
+        if (options->forever && real_ns() - said_ns > PROGRESS_SECONDS * NS_PER_SECOND) {
+            said_ns = real_ns();
+            printf("... %" PRIu64 " seeds, %" PRIu64 " failed, next %" PRIu64 "\n",
+                   totals->passed + totals->refused + totals->failed, totals->failed, totals->next);
+            fflush(stdout);
+        }
         struct timespec pause = {.tv_nsec = 20000000};
         nanosleep(&pause, NULL);
         for (unsigned job = 0; job < options->jobs; job++) {
@@ -255,8 +263,14 @@ static void summary(uint64_t took_ns, const struct options *options) {
     const double seconds = (double)took_ns / NS_PER_SECOND;
     const double simulated = (double)totals->simulated_ns / NS_PER_SECOND;
     const uint64_t seeds = totals->passed + totals->failed + totals->refused;
-    printf("%" PRIu64 " seeds from %" PRIu64 " in %.1f s with %u processes: %.1f seeds/s\n", seeds,
-           options->first, seconds, options->jobs, (double)seeds / seconds);
+    struct rusage used;
+    getrusage(options->one ? RUSAGE_SELF : RUSAGE_CHILDREN, &used);
+    const double busy = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+                        (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+    printf("%" PRIu64 " seeds from %" PRIu64 " in %.1f s with %u processes: %.1f seeds/s, "
+           "%.1f for each second of a core\n",
+           seeds, options->first, seconds, options->jobs, (double)seeds / seconds,
+           (double)seeds / busy);
     printf("simulated: %.0f s, %.0f times real time\n", simulated, simulated / seconds);
     printf("in it: %" PRIu64 " starts, %" PRIu64 " turns, %" PRIu64 " packets, %" PRIu64
            " groups, %" PRIu64 " requests, %" PRIu64 " outcomes and %" PRIu64

@@ -153,6 +153,7 @@ static void draw_work(struct sim_work_plan *work, struct sim_random *random) {
     work->timeout_ms = sim_spread(random, 300, 20000);
     work->payload_max = percent(random, 70) ? 0 : 1400;
     work->ipv6 = percent(random, 20);
+    work->forged_ppm = rate(random, 30, 1000, 200000);
 }
 
 void sim_plan_draw(struct sim_plan *plan, uint64_t seed) {
@@ -166,10 +167,17 @@ void sim_plan_draw(struct sim_plan *plan, uint64_t seed) {
     draw_network(&plan->network, &random);
     draw_chaos(&plan->chaos, &random, plan->malign);
     draw_work(&plan->work, &random);
+    if (plan->node.memory_short) { /* so many accounts that it does run out */
+        plan->work.clients = (unsigned)sim_between(&random, 1, 2);
+        plan->work.accounts = (unsigned)sim_spread(&random, 1000, 12000);
+        plan->work.requests = (unsigned)sim_between(&random, 150, 300);
+        plan->work.events_max = 60;
+    }
     if (percent(&random, 8)) { /* a quiet world: what fails here fails without any fault */
         plan->malign = false;
         plan->disk = (struct sim_disk_plan){.latency_ns = plan->disk.latency_ns};
         plan->network = (struct sim_network_plan){.delay_ns = plan->network.delay_ns};
+        plan->work.forged_ppm = 0;
         plan->chaos = (struct sim_chaos_plan){.checkpoints = plan->chaos.checkpoints};
     }
 }

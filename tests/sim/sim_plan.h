@@ -65,6 +65,7 @@ struct sim_work_plan {
     uint64_t timeout_ms; /**< of a request */
     uint16_t payload_max;
     bool ipv6;
+    uint32_t forged_ppm; /**< datagrams beside which a forged one is sent */
 };
 
 struct sim_plan {

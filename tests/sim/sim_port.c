@@ -21,6 +21,23 @@ static size_t payload_of(const uint8_t *frame, size_t length, size_t *bytes) {
     return headers;
 }
 
+/** One line of the trace about a datagram. */
+static void say(const struct sim_port *port, const char *way, const uint8_t *payload,
+                size_t bytes) {
+    static const char *const types[] = {"?",       "HELLO", "COOKIE", "WELCOME",
+                                        "REQUEST", "REPLY", "ACK",    "GOODBYE"};
+    uint64_t session = 0, counter = 0, number = 0;
+    if (bytes >= 48) {
+        memcpy(&session, payload + 8, 8);
+        memcpy(&counter, payload + 16, 8);
+        memcpy(&number, payload + 40, 8);
+    }
+    unsigned type = bytes >= 40 && payload[1] <= 7 ? payload[1] : 0;
+    sim_say(port->sim, "port",
+            "%s %s, session %" PRIx64 ", counter %" PRIu64 ", number %" PRIu64 ", %zu bytes", way,
+            types[type], session, counter, type == 4 || type == 5 ? number : 0, bytes);
+}
+
 /* --- in ------------------------------------------------------------------------------------------------------------- */
 
 void sim_port_deliver(struct sim_port *port, const struct sim_frame *frame) {
@@ -43,8 +60,11 @@ static unsigned port_rx(struct port *base, struct rte_mbuf **packets, unsigned c
         const uint8_t *frame = rte_pktmbuf_mtod(packet, const uint8_t *);
         size_t bytes, headers = payload_of(frame, packet->data_len, &bytes);
         port->first = (port->first + 1) % SIM_PORT_DEPTH;
-        if (headers)
+        if (headers) {
+            if (port->sim->tracing)
+                say(port, "in ", frame + headers, bytes);
             oracle_packet_in(port->oracle, frame + headers, bytes);
+        }
         packets[taken++] = packet;
     }
     return taken;
@@ -57,6 +77,8 @@ static void send(struct sim_port *port, struct rte_mbuf *packet) {
     size_t bytes, headers = payload_of(frame, packet->data_len, &bytes);
     unsigned to = port->find(port->context, frame);
     if (headers) {
+        if (port->sim->tracing)
+            say(port, "out", frame + headers, bytes);
         oracle_packet_out(port->oracle, frame + headers, bytes);
         port->replies++;
     }
