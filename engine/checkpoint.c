@@ -15,7 +15,7 @@
 
 /** Records that one slice looks at: at 10 M accounts 20 to 30 us, so a turn stays short and yet a checkpoint of 1.4 GB takes
  *  no more than some 20,000 of them. */
-#define CHECKPOINT_SLICE_RECORDS 512
+#define CHECKPOINT_SLICE_RECORDS 256
 #define CHECKPOINT_AHEAD 16 /**< records that are being fetched while one is copied */
 #define CHECKPOINT_STALE_GROUPS                                                                    \
     (1u << 30) /**< a record that old is given a newer group, before 32 bits cannot tell any more */

@@ -16,8 +16,8 @@ FIELDS = {"benchmark": str, "figure": (int, float), "roofline": (int, float), "r
           "checksum": str, "errors": int, "machine": str, "commit": str}
 
 
-def measured(*arguments):
-    status, output, error = server.call(DOOR, "engine", *arguments, "--json", timeout_s=280)  # it may have to build
+def measured(benchmark, *arguments):
+    status, output, error = server.call(DOOR, benchmark, *arguments, "--json", timeout_s=280)  # it may have to build
     equal(status, 0, f"status ({error})")
     line = json.loads(output.strip().splitlines()[-1])
     for name, kind in FIELDS.items():
@@ -27,11 +27,20 @@ def measured(*arguments):
 
 @test
 def engine_alone():
-    line = measured("--accounts", 20000, "--seconds", 1)
+    line = measured("engine", "--accounts", 20000, "--seconds", 1)
     equal((line["benchmark"], line["errors"], line["accounts"]), ("engine", 0, 20000), "benchmark, errors and accounts")
     assert line["figure"] > 0 and line["roofline"] > 0, line
     assert abs(line["ratio"] - line["figure"] / line["roofline"]) < 0.01, line
     assert int(line["checksum"], 16) != 0, line
+
+
+@test
+def checkpoints_while_requests_come():
+    line = measured("checkpoint", "--accounts", 20000, "--seconds", 0.5, "--rate", 20000)
+    equal((line["benchmark"], line["errors"], line["accounts"]), ("checkpoint", 0, 20000), "benchmark, errors and accounts")
+    assert line["checkpoints"] == 2 and line["records"] > 20000, line
+    assert line["checkpoint_bytes"] > 2 * 128 * 20000 and line["longest_pause_us"] > 0, line
+    assert abs(line["p999_ratio"] - line["during_us_p999"] / line["before_us_p999"]) < 0.01, line
 
 
 @test
