@@ -2,6 +2,7 @@
 #ifndef TALLY_ENGINE_CELL_CLOCK_H
 #define TALLY_ENGINE_CELL_CLOCK_H
 
+#include "engine/base/planted.h"
 #include "engine/base/types.h"
 
 /** Cell time out of a monotonic clock and the time of day: it never falls, and after a step of the time of day it gains or loses at
@@ -22,7 +23,8 @@ static inline bool cell_clock_start(struct cell_clock *clock, uint64_t monotonic
                                     uint64_t realtime_ns, uint64_t log_ns, bool accept) {
     if (log_ns && realtime_ns > log_ns && realtime_ns - log_ns > CELL_CLOCK_AHEAD_MAX_NS && !accept)
         return false;
-    clock->cell_ns = realtime_ns > log_ns ? realtime_ns : log_ns;
+    clock->cell_ns =
+        realtime_ns > log_ns || PLANTED(cell_time_falls_at_start) ? realtime_ns : log_ns;
     clock->monotonic_ns = monotonic_ns;
     clock->remainder = 0;
     return true;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/planted.h"
 #include "engine/engine_internal.h"
 
 /** A linked chain: gather copies, decide every member on the copies, and only if all succeed install the outcomes, in order.
@@ -365,7 +366,7 @@ static void chain_fail(struct engine_lcore *lcore, struct engine_request *reques
         const struct id_record *record =
             id_find(&partition_of_transfer(lcore, asked->id)->ids, asked->id, id_hash);
         request_fetch(lcore, request, first + failed, record->place);
-    } else if (transfer_status_burns_id(result->status)) {
+    } else if (transfer_status_burns_id(result->status) && !PLANTED(chain_burns_nothing)) {
         transfer_burn(lcore, asked->id, id_hash, result->timestamp, result->status);
         request_wait_for(request, lcore->open_group);
     }
@@ -373,7 +374,7 @@ static void chain_fail(struct engine_lcore *lcore, struct engine_request *reques
 
 static void chain_install(struct engine_lcore *lcore, struct engine_request *request,
                           uint32_t count) {
-    for (uint32_t member = 0; member < count; member++) {
+    for (uint32_t member = 0; member < count - PLANTED(chain_by_half); member++) {
         struct member *done = &lcore->chain->members[member];
         if (request->operation == OPERATION_CREATE_TRANSFERS)
             transfer_install(lcore, &done->effect);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "engine/base/planted.h"
 #include "engine/engine_internal.h"
 
 /** Copy on write by group number: nothing is marked or listed when a checkpoint begins, for every record knows the group that changed it
@@ -179,7 +180,7 @@ void checkpoint_save_account(struct engine_lcore *lcore, const struct partition 
     struct checkpoint *checkpoint = lcore->checkpoint;
     unsigned number = (unsigned)(partition - lcore->partitions);
     if (checkpoint->kind != CHECKPOINT_ACCOUNTS || number < checkpoint->partition ||
-        changed_since(lcore, account->reserved))
+        changed_since(lcore, account->reserved) || PLANTED(checkpoint_saves_nothing))
         return;
     if (number == checkpoint->partition &&
         account_find(&partition->accounts, account->id, hash) < checkpoint->slot)
@@ -191,6 +192,8 @@ static void pending_put(struct engine_lcore *lcore, struct checkpoint_chunk **op
                         const struct pending *pending, unsigned partition) {
     if (pending->state != PENDING_LIVE && pending->release_ms < lcore->checkpoint->horizon_ms)
         return; /* forgotten, but for the room that it takes */
+    if (PLANTED(checkpoint_drops_resolved) && pending->state != PENDING_LIVE)
+        return;
     struct checkpoint_pending *record =
         record_add(lcore, open, CHECKPOINT_PENDINGS, sizeof(struct checkpoint_pending), partition);
     *record = (struct checkpoint_pending){.transfer = pending->transfer,
@@ -254,7 +257,8 @@ void checkpoint_begin(struct engine_lcore *lcore) {
         .last_timestamp = lcore->last_timestamp,
         .cell_time = lcore->cell_time,
         .import_cursor_accounts = lcore->import_cursor_accounts,
-        .import_cursor_transfers = lcore->import_cursor_transfers,
+        .import_cursor_transfers =
+            PLANTED(checkpoint_forgets_cursor) ? 0 : lcore->import_cursor_transfers,
     };
     for (unsigned p = lcore->index; p < lcore->partition_count; p += step) {
         const struct partition *partition = &lcore->partitions[p];
@@ -321,7 +325,7 @@ static unsigned walk_accounts(struct engine_lcore *lcore, unsigned count_max) {
             __builtin_prefetch((const uint8_t *)later + CACHE_LINE_BYTES);
         }
         struct account *account = account_at(accounts, slot);
-        if (changed_since(lcore, account->reserved))
+        if (changed_since(lcore, account->reserved) && !PLANTED(checkpoint_saves_nothing))
             continue;
         group_refresh(checkpoint, &account->reserved);
         account_put(lcore, &checkpoint->walked, account, p);
@@ -376,7 +380,8 @@ static unsigned walk_ids(struct engine_lcore *lcore, unsigned count_max) {
             if (likely(slot + CHECKPOINT_AHEAD < end))
                 __builtin_prefetch(id_at(slice, slot + CHECKPOINT_AHEAD));
             const struct id_record *record = id_at(slice, slot);
-            if (wal_place_seq(record->place, lcore->open_group) > checkpoint->seq)
+            if (wal_place_seq(record->place, lcore->open_group) > checkpoint->seq ||
+                (PLANTED(checkpoint_forgets_burnt) && (record->place & WAL_PLACE_BURNT)))
                 continue;
             memcpy(record_add(lcore, &checkpoint->walked, CHECKPOINT_IDS, sizeof(*record), p),
                    record, sizeof(*record));

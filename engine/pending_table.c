@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/pending_table.h"
+#include "engine/base/planted.h"
 
 #include <string.h>
 
@@ -50,6 +51,8 @@ uint32_t pending_insert(struct pending_table *table, const struct transfer *tran
     table->live_count++;
     if (transfer->timeout) {
         pending->expires_at = transfer->timestamp + transfer->timeout * NS_PER_SECOND;
+        if (PLANTED(expiry_too_early))
+            pending->expires_at -= pending->expires_at % NS_PER_SECOND;
         heap_insert(&table->expiry, pending->expires_at, slot, position_moved, table);
     }
     return slot;

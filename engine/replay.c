@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/base/planted.h"
 #include "engine/engine_internal.h"
 
 /** From the log back to the state. Records are outcomes: nothing is decided here, and neither clock nor configuration is read.
@@ -263,6 +264,8 @@ int engine_replay_finish(struct engine *engine, seq_t last_seq, term_t term, uin
     for (unsigned i = 0; i < engine->config.lcores; i++) {
         struct engine_lcore *lcore = &engine->lcores[i];
         lcore->cell_time = cell_time > lcore->cell_time ? cell_time : lcore->cell_time;
+        if (PLANTED(cell_time_falls_at_start))
+            lcore->cell_time = 0;
         lcore->last_timestamp = lcore->cell_time;
         lcore->horizon_ms = horizon_ms;
         lcore->commit_seq = last_seq;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/planted.h"
 #include "engine/restore_internal.h"
 
 /** One group's records: what each does to the partitions of one worker. Records are outcomes: nothing is decided here, and neither clock nor
@@ -187,6 +188,8 @@ static int restore_transfer(struct restore_worker *worker, const void *record, s
             worker, transfer->pending_id,
             transfer->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED, &fields);
     restore_transfer_note(worker, transfer->timestamp);
+    if (PLANTED(replay_applies_twice) && !rc)
+        rc = restore_sides(worker, &fields);
     return rc ? rc : restore_sides(worker, &fields);
 }
 
@@ -195,6 +198,8 @@ static int restore_expiry(struct restore_worker *worker, const void *record, siz
     struct wal_transfer_fields fields;
     if (wal_record_transfer_decode(record, length, &fields) || !fields.transfer.ledger)
         return contradiction(worker, "holds an expiry that is none");
+    if (PLANTED(replay_drops_expiry))
+        return 0;
     fields.pending_amount = fields.transfer.amount;
     fields.pending_flags = fields.transfer.flags;
     int rc = restore_resolve(worker, fields.transfer.id, PENDING_EXPIRED, &fields);
@@ -206,7 +211,7 @@ static int restore_burnt_id(struct restore_worker *worker, const struct wal_reco
                             wal_place_t place) {
     const struct engine_config *config = &worker->restore->engine->config;
     unsigned home = transfer_partition(record->id, config->partitions);
-    if (!restore_owns(worker, home))
+    if (!restore_owns(worker, home) || PLANTED(replay_drops_burnt_id))
         return 0;
     struct id_table *ids = &worker->restore->engine->partitions[home].ids;
     uint64_t hash = hash_transfer_id(record->id, config->digest_seed);

@@ -3,6 +3,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/hash.h"
+#include "engine/base/planted.h"
 
 #define ID_AHEAD_MAX_MS 60000u /**< how far ahead of cell time an id may be */
 #define RESOLVES (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)
@@ -66,7 +67,9 @@ static uint32_t decide_amount(const struct transfer_view *view, amount_t amount)
     uint64_t from = event->flags & TRANSFER_IMPORTED ? event->timestamp : view->decided;
     FAIL_IF(event->timeout * NS_PER_SECOND > TIMESTAMP_MAX - from, overflows_timeout);
     FAIL_IF((debit->flags & ACCOUNT_DEBITS_MUST_NOT_EXCEED_CREDITS) &&
-                debit->debits_pending + debit->debits_posted + amount > debit->credits_posted,
+                (PLANTED(floor_ignores_pending) ? 0 : debit->debits_pending) +
+                        debit->debits_posted + amount >
+                    debit->credits_posted,
             exceeds_credits);
     FAIL_IF((credit->flags & ACCOUNT_CREDITS_MUST_NOT_EXCEED_DEBITS) &&
                 credit->credits_pending + credit->credits_posted + amount > credit->debits_posted,
@@ -81,7 +84,7 @@ static amount_t balancing_amount(const struct transfer_view *view) {
     if (event->flags & TRANSFER_BALANCING_DEBIT) {
         amount_t used = view->debit->debits_posted + view->debit->debits_pending;
         amount_t left = view->debit->credits_posted > used ? view->debit->credits_posted - used : 0;
-        amount = left < amount ? left : amount;
+        amount = left < amount ? left + PLANTED(balancing_too_much) : amount;
     }
     if (event->flags & TRANSFER_BALANCING_CREDIT) {
         amount_t used = view->credit->credits_posted + view->credit->credits_pending;
@@ -116,7 +119,8 @@ static uint32_t decide_transfer(const struct transfer_view *view,
         if (status != TRANSFER_STATUS_created)
             return status;
     }
-    FAIL_IF(view->debit->flags & ACCOUNT_CLOSED, debit_account_already_closed);
+    FAIL_IF((view->debit->flags & ACCOUNT_CLOSED) && !PLANTED(closed_account_pays),
+            debit_account_already_closed);
     FAIL_IF(view->credit->flags & ACCOUNT_CLOSED, credit_account_already_closed);
     amount_t amount = event->amount;
     if (event->flags & (TRANSFER_BALANCING_DEBIT | TRANSFER_BALANCING_CREDIT))
@@ -209,7 +213,7 @@ static uint32_t decide_resolution(const struct transfer_view *view,
     if (!event->user_data_32)
         outcome->changed.user_data_32 = pending->user_data_32;
     outcome->record = &outcome->changed;
-    outcome->pending_amount = pending->amount;
+    outcome->pending_amount = PLANTED(partial_post_keeps_rest) ? amount : pending->amount;
     outcome->pending_flags = pending->flags;
     return TRANSFER_STATUS_created;
 }

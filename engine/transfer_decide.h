@@ -3,6 +3,7 @@
 #define TALLY_ENGINE_TRANSFER_DECIDE_H
 
 #include "engine/base/hash.h"
+#include "engine/base/planted.h"
 #include "engine/base/status.h"
 #include "engine/base/types.h"
 #include "engine/pending_table.h"
@@ -106,7 +107,8 @@ static inline void transfer_deltas(const struct transfer *record, amount_t pendi
             debit->debits_posted = record->amount;
             credit->credits_posted = record->amount;
         } else {
-            debit->closed = -!!(pending_flags & TRANSFER_CLOSING_DEBIT);
+            debit->closed =
+                PLANTED(void_keeps_closed) ? 0 : -!!(pending_flags & TRANSFER_CLOSING_DEBIT);
             credit->closed = -!!(pending_flags & TRANSFER_CLOSING_CREDIT);
         }
     } else {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/base/planted.h"
 #include "engine/engine_internal.h"
 
 /** The straight way of plain transfers: no flags, nothing optional, everything at hand, and nothing against it.
@@ -126,7 +127,7 @@ static inline bool run_begin(const struct engine_lcore *lcore, struct run *run) 
         .keys = lcore->digest_keys,
         .group = (uint32_t)lcore->open_group,
     };
-    if (lcore->id_time)
+    if (lcore->id_time && !PLANTED(future_id_taken))
         run->id_ms_span = lcore->cell_time / NS_PER_MS + ID_AHEAD_MAX_MS - lcore->horizon_ms;
     return true;
 }
@@ -153,7 +154,8 @@ unsigned transfers_execute_plain(struct engine_lcore *lcore, struct engine_reque
     if (run.moved)
         ledger_move(lcore, run.ledger, run.moved);
     timestamp_given(lcore, run.decided - run.decided_step);
-    lcore->import_cursor_transfers = run.decided - run.decided_step;
+    if (!PLANTED(import_cursor_stays))
+        lcore->import_cursor_transfers = run.decided - run.decided_step;
     lcore->segment_bytes = (uint32_t)(run.log - lcore->segment);
     lcore->segment_records += done;
     request_wait_for(request, lcore->open_group);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "engine/base/planted.h"
 #include "engine/engine_internal.h"
 
 const struct transfer *request_transfer(const struct engine_request *request, uint32_t event,
@@ -56,7 +57,7 @@ static enum id_knowledge id_knowledge(const struct id_record *record, uint64_t d
         return ID_ABSENT;
     if (id_is_burnt(record))
         return ID_BURNT;
-    return record->digest == digest ? ID_SAME : ID_DIFFERENT;
+    return record->digest == digest || PLANTED(retry_not_compared) ? ID_SAME : ID_DIFFERENT;
 }
 
 void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, uint64_t id_hash,
@@ -95,15 +96,16 @@ static struct pending *gather_pending(struct engine_lcore *lcore, const struct t
 void transfer_wait(struct engine_lcore *lcore, struct engine_request *request,
                    const struct transfer_view *view, uint32_t status) {
     seq_t group = 0;
-    if (status == TRANSFER_STATUS_pending_transfer_expired ||
-        status == TRANSFER_STATUS_id_expired || status == TRANSFER_STATUS_id_in_future ||
-        status == TRANSFER_STATUS_pending_id_expired) {
+    if ((status == TRANSFER_STATUS_pending_transfer_expired ||
+         status == TRANSFER_STATUS_id_expired || status == TRANSFER_STATUS_id_in_future ||
+         status == TRANSFER_STATUS_pending_id_expired) &&
+        !PLANTED(clock_status_not_awaited)) {
         /* Decided by the clock or the horizon: the group that says so is sealed even if it is empty. */
         group = lcore->open_group;
         atomic_store_explicit(&lcore->lane->wanted_group, group, memory_order_relaxed);
     } else if (view->id != ID_ABSENT || view->pending_id != ID_ABSENT ||
                status == TRANSFER_STATUS_imported_event_timestamp_must_not_regress) {
-        group = group_bound(lcore);
+        group = PLANTED(reply_before_dependency) ? 0 : group_bound(lcore);
     }
     request_wait_for(request, group);
     if (view->debit)
@@ -147,7 +149,7 @@ static void pending_started(struct engine_lcore *lcore, const struct transfer *r
     pending->group = group;
     partition->digest += partition_pending_hash(record, lcore->digest_seed);
     partition->digest_dirty = true;
-    if (pending->expires_at && pending->expires_at < lcore->due_ns)
+    if (pending->expires_at && pending->expires_at < lcore->due_ns && !PLANTED(expiry_never_found))
         lcore->due_ns = pending->expires_at;
 }
 
@@ -201,6 +203,8 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
         pending_find(&partition->pendings, record->pending_id,
                      hash_transfer_id(record->pending_id, lcore->digest_seed), lcore->horizon_ms);
     assert(slot != INDEX_NONE);
+    if (PLANTED(post_leaves_hold) && (record->flags & TRANSFER_POST_PENDING))
+        return;
     pending_ended(lcore, partition, slot,
                   record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED,
                   record->id, group);
@@ -358,7 +362,7 @@ void transfer_expire(struct engine_lcore *lcore, struct partition *partition, ui
         assert(account);
         account_changes(lcore, home, account, hash);
         account_apply(account, &deltas[side]);
-        account->reserved = group;
+        account->reserved = PLANTED(expiry_leaves_group) ? account->reserved : group;
         partition_digest_delta(home, hash, &deltas[side]);
     }
     total_apply(lcore, transfer->ledger, &deltas[0], &deltas[1]);

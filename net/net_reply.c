@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "engine/base/planted.h"
 #include "net/net_state.h"
 
 /** A reply being encoded into stored datagrams. */
@@ -89,7 +90,8 @@ static void encode_entries(struct encoder *encoder, const struct engine_request 
                   request->operation == OPERATION_LOOKUP_TRANSFERS;
     bool balances = !lookup && (request->options & REQUEST_BALANCES);
     for (uint32_t i = 0; i < request->event_count; i++) {
-        const struct result *result = &request->results[i];
+        bool shifted = PLANTED(reply_shifted) && i + 1 == request->event_count;
+        const struct result *result = &request->results[shifted ? 0 : i];
         const void *behind = NULL;
         size_t behind_bytes = 0;
         if (balances) {

@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "engine/base/planted.h"
 #include "net/net_state.h"
 
 /** What a request's options say. */
@@ -166,12 +167,13 @@ struct engine_request *net_request_decode(struct net *net, struct session *sessi
         return NULL;
     }
     session_acknowledge(&net->table, session, header->acknowledged);
-    if (header->request <= session->edge || header->request > session->credit) {
+    if ((header->request <= session->edge && !PLANTED(window_edge_ignored)) ||
+        header->request > session->credit) {
         counters->drop_window++;
         return NULL;
     }
     struct slot *slot = session_slot(&net->table, session, header->request);
-    if (slot->state != SLOT_FREE) {
+    if (slot->state != SLOT_FREE && !(PLANTED(duplicate_executed) && slot->state == SLOT_REPLIED)) {
         counters->duplicates++;
         if (slot->state == SLOT_REPLIED)
             net_reply_resend(net, datagram->peer, session, header->request);

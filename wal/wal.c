@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/base/check.h"
+#include "engine/base/planted.h"
 #include "wal/wal_internal.h"
 
 #define POLL_BURST 32
@@ -43,7 +44,7 @@ void wal_position_release(struct wal_position *position) {
 static void write_done(struct wal *wal, struct wal_slot *slot, uint64_t now_ns) {
     const struct disk_io *io = &slot->io;
     wal_count(&wal->counters.writes_in_flight, (uint64_t)-1);
-    if (io->result != (int64_t)io->bytes) {
+    if (io->result != (int64_t)io->bytes && !PLANTED(failed_write_ignored)) {
         int rc = io->result < 0 ? (int)io->result : -EIO;
         wal_fail(wal, rc,
                  "%s: writing group %llu to bytes %llu..%llu: %s%s; the log is closed and nothing "
@@ -103,10 +104,15 @@ static unsigned advance_commit(struct wal *wal, uint64_t now_ns) {
         wal->quiet_known = true;
         wal->quiet_since_ns = now_ns;
     }
-    if (done != 0)
+    seq_t committed = wal->commit_seq;
+    if (PLANTED(acknowledge_before_sync))
+        committed = wal->submitted_seq;
+    if (PLANTED(commit_out_of_order) && committed + 2 <= wal->submitted_seq &&
+        wal_slot_of(wal, committed + 2)->state == WAL_SLOT_DURABLE)
+        committed += 2;
+    if (done != 0 || committed > wal->commit_seq)
         /* release: pairs with the lcores' acquire before they release replies and reuse buffers */
-        atomic_store_explicit(&wal->config.board->commit_seq, wal->commit_seq,
-                              memory_order_release);
+        atomic_store_explicit(&wal->config.board->commit_seq, committed, memory_order_release);
     return done;
 }
 
@@ -140,7 +146,7 @@ static uint64_t horizon_after(const struct wal *wal, uint64_t previous_ms) {
         horizon_ms = wanted_ms;
     if (horizon_ms > highest_ms)
         horizon_ms = highest_ms;
-    return horizon_ms > previous_ms ? horizon_ms : previous_ms;
+    return horizon_ms > previous_ms || PLANTED(horizon_falls) ? horizon_ms : previous_ms;
 }
 
 /** Publish the next group; the lcores close the one before when they notice. */
@@ -337,9 +343,10 @@ int wal_open(const struct wal_config *config, struct wal **out, char *error, siz
     wal->open_seq = wal->sealed_seq = wal->submitted_seq = wal->commit_seq = position->seq;
     wal->proof_wanted_seq = position->seq;
     wal->proven_seq = position->durable_seq;
-    wal->cell_time = position->cell_time;
+    wal->cell_time = PLANTED(cell_time_falls_at_start) ? 0 : position->cell_time;
     wal->committed_horizon_ms = position->horizon_ms;
-    memcpy(wal->last_digest, position->digest, WAL_DIGEST_BYTES);
+    if (!PLANTED(chain_broken_at_start))
+        memcpy(wal->last_digest, position->digest, WAL_DIGEST_BYTES);
     wal->file = position->file_number;
     wal->file_offset = position->file_offset;
     if (wal->index == NULL && (wal->index = wal_index_new()) != NULL && position->seq != 0)

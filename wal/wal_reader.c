@@ -6,6 +6,7 @@
 
 #include "engine/base/check.h"
 #include "wal/wal_reader.h"
+#include "engine/base/planted.h"
 #include "wal/wal_window.h"
 
 struct wal_reader {
@@ -181,7 +182,7 @@ static enum wal_behind judge_page(const struct wal_reader *reader, const struct 
             memcmp(header->chained.previous_digest, reader->digest, WAL_DIGEST_BYTES) == 0)
             return WAL_BEHIND_ITSELF;
         if (header->chained.seq > seq && header->chained.term >= term &&
-            header->local.durable_seq >= seq)
+            header->local.durable_seq >= seq && !PLANTED(hole_taken_for_torn_tail))
             return WAL_BEHIND_PROOF;
         return WAL_BEHIND_REMAINS;
     case WAL_PAGE_DAMAGED:
@@ -368,8 +369,9 @@ int wal_reader_next(struct wal_reader *reader, struct wal_group_view *view, char
     case WAL_PAGE_ZERO:
     case WAL_PAGE_DAMAGED:
         return conclude(reader,
-                        wal_sectors_torn(page, WAL_PAGE_BYTES) ? WAL_FOUND_UNFINISHED
-                                                               : WAL_FOUND_DAMAGED,
+                        wal_sectors_torn(page, WAL_PAGE_BYTES) || PLANTED(corruption_cut)
+                            ? WAL_FOUND_UNFINISHED
+                            : WAL_FOUND_DAMAGED,
                         WAL_PAGE_BYTES, "its header does not match its digest", error, error_bytes);
     case WAL_PAGE_GOOD:
         break;
@@ -385,7 +387,9 @@ int wal_reader_next(struct wal_reader *reader, struct wal_group_view *view, char
     const uint8_t *body = page + WAL_PAGE_BYTES;
     if (!segments_good(&header->chained, body))
         return conclude(reader,
-                        wal_sectors_torn(page, bytes) ? WAL_FOUND_UNFINISHED : WAL_FOUND_DAMAGED,
+                        wal_sectors_torn(page, bytes) || PLANTED(corruption_cut)
+                            ? WAL_FOUND_UNFINISHED
+                            : WAL_FOUND_DAMAGED,
                         bytes, "a segment does not match its digest", error, error_bytes);
     *view = (struct wal_group_view){header, body, reader->file, reader->file_offset, bytes};
     accept(reader, view);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/base/check.h"
+#include "engine/base/planted.h"
 #include "wal/wal_index.h"
 #include "wal/wal_reader.h"
 
@@ -121,7 +122,7 @@ int wal_recover(struct disk *disk, const struct wal_identity *identity, wal_repl
     }
     while (rc == 0 && (rc = wal_reader_next(reader, &view, error, error_bytes)) == 1)
         rc = take_group(disk, &view, position, replay, group_end, context, error, error_bytes);
-    if (rc == 0 && wal_reader_end(reader)->verdict == WAL_VERDICT_TORN)
+    if (rc == 0 && wal_reader_end(reader)->verdict == WAL_VERDICT_TORN && !PLANTED(torn_tail_left))
         rc = cut_tail(disk, reader, &position->torn_bytes, error, error_bytes);
     wal_reader_close(reader);
     if (rc != 0)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/planted.h"
 #include "wal/wal_internal.h"
 
 /* What stands on disk, and what may go: two checkpoints stay, and the log from where replay from the older one begins. A log file
@@ -34,14 +35,18 @@ static const struct wal_index_file *oldest_file(const struct wal *wal) {
 }
 
 static bool ids_are_gone(const struct wal *wal, const struct wal_index_file *oldest) {
-    return wal->config.identity.id_time && ids_end_ms(oldest) < wal->committed_horizon_ms;
+    return (wal->config.identity.id_time && ids_end_ms(oldest) < wal->committed_horizon_ms) ||
+           PLANTED(log_removed_with_ids);
 }
 
 /** Whether the older of the kept checkpoints, or the lack of one, wants the file. */
 static bool replay_needs(const struct wal_checkpoint *checkpoint,
                          const struct wal_index_file *oldest) {
     return checkpoint->kept_count < CHECKPOINT_KEPT ||
-           oldest->file >= checkpoint->kept[checkpoint->kept_count - CHECKPOINT_KEPT].log_file;
+           oldest->file >= checkpoint
+                               ->kept[checkpoint->kept_count - CHECKPOINT_KEPT +
+                                      PLANTED(log_removed_with_older)]
+                               .log_file;
 }
 
 static bool log_file_may_go(const struct wal *wal) {

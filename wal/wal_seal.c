@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/base/check.h"
+#include "engine/base/planted.h"
 #include "wal/wal_internal.h"
 #include "wal/wal_lane.h"
 
@@ -137,6 +138,8 @@ unsigned wal_submit(struct wal *wal, uint64_t now_ns) {
         header->local.term = header->chained.term;
         header->local.seq = slot->seq;
         header->local.durable_seq = slot->durable_seq = wal->commit_seq;
+        if (PLANTED(durable_claimed_early))
+            header->local.durable_seq = wal->submitted_seq;
         header->local.file_bytes = wal->config.file_bytes;
         wal_header_seal(header);
 

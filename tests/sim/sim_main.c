@@ -18,6 +18,7 @@
 #include <rte_mbuf.h>
 
 #include "net/client/tally.h"
+#include "engine/base/planted.h"
 #include "tests/sim/sim_network.h"
 #include "tests/sim/sim_world.h"
 
@@ -33,7 +34,7 @@
 struct options {
     uint64_t first, count, replay_every;
     unsigned jobs;
-    bool trace, forever, one;
+    bool trace, forever, one, stop;
 };
 
 /** What all processes share. */
@@ -154,7 +155,8 @@ static int job_main(const struct options *options, unsigned job) {
     struct rte_mempool *pool = start_packets();
     for (;;) {
         uint64_t seed = atomic_fetch_add(&totals->next, 1);
-        if (!options->forever && seed >= options->first + options->count)
+        if ((!options->forever && seed >= options->first + options->count) ||
+            (options->stop && totals->failed))
             return 0;
         atomic_store(&totals->jobs[job].began_ns, real_ns());
         atomic_store(&totals->jobs[job].seed, seed + 1);
@@ -296,8 +298,35 @@ static void summary(uint64_t took_ns, const struct options *options) {
 static void usage(void) {
     fputs(
         "usage: tally-sim [--seeds N] [--first SEED] [--seed S] [--trace] [--forever] [--jobs N]\n"
-        "                 [--replay-every N] [--command TEXT]\n",
+        "                 [--replay-every N] [--command TEXT] [--stop] [--bug NAME|list]\n",
         stderr);
+    exit(2);
+}
+
+/** Break the code on purpose (engine/base/planted.h); "list" says in which ways. */
+static void plant(const char *name) {
+#ifdef TALLY_PLANTED_BUGS
+    static const char *const bugs[][2] = {
+#define X(bug, what) {#bug, what},
+        {"none", "nothing"}, PLANTED_TABLE(X)
+#undef X
+    };
+    const size_t count = sizeof(bugs) / sizeof(bugs[0]);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(name, "list") == 0 && i)
+            printf("%-26s %s\n", bugs[i][0], bugs[i][1]);
+        if (strcmp(name, bugs[i][0]) != 0)
+            continue;
+        planted_bug = (enum planted)i;
+        return;
+    }
+    if (strcmp(name, "list") == 0)
+        exit(0);
+    fprintf(stderr, "tally-sim: there is no bug %s; --bug list says which there are\n", name);
+#else
+    fprintf(stderr, "tally-sim: no bug %s: this build has none (meson option planted_bugs)\n",
+            name);
+#endif
     exit(2);
 }
 
@@ -316,9 +345,11 @@ static struct options parse(int argc, char **argv) {
                                           {"seed", required_argument, 0, 's'},
                                           {"trace", no_argument, 0, 't'},
                                           {"forever", no_argument, 0, 'e'},
+                                          {"stop", no_argument, 0, 'x'},
                                           {"jobs", required_argument, 0, 'j'},
                                           {"replay-every", required_argument, 0, 'r'},
                                           {"command", required_argument, 0, 'c'},
+                                          {"bug", required_argument, 0, 'b'},
                                           {0}};
     struct options options = {.first = 1, .count = 100, .jobs = 2, .replay_every = 50};
     int option;
@@ -341,11 +372,17 @@ static struct options parse(int argc, char **argv) {
         case 'e':
             options.forever = true;
             break;
+        case 'x':
+            options.stop = true;
+            break;
         case 'j':
             options.jobs = (unsigned)number(optarg);
             break;
         case 'r':
             options.replay_every = number(optarg);
+            break;
+        case 'b':
+            plant(optarg);
             break;
         case 'c':
             replay_command = optarg;
