@@ -130,21 +130,35 @@ bool explain_burnt(struct oracle *oracle, const struct log_group *group, uint128
             times[i] = decided - (count - 1 - i);
         decide_chain(oracle, first, count, times, group->horizon_ms, decisions);
         otherwise = decisions[count - 1].status;
-        if (otherwise == status && status_burns(status)) {
-            asked->explains = true;
-            explained = true;
-        }
+        if (otherwise == status && status_burns(status))
+            asked->burns = explained = true;
     }
     return explained ||
            unexplained(oracle, group, "burnt id", id, decided, possible_count, otherwise);
 }
 
-static bool anything_explains(struct oracle *oracle, const struct asked *asked) {
+static uint128_t id_of(const struct asked *asked) {
+    return asked->request->operation == OPERATION_CREATE_ACCOUNTS ? asked->account.id
+                                                                  : asked->transfer.id;
+}
+
+/** Every event with the same id. */
+static const struct asked *asked_alike(const struct oracle *oracle, const struct asked *asked) {
     bool accounts = asked->request->operation == OPERATION_CREATE_ACCOUNTS;
-    uint128_t id = accounts ? asked->account.id : asked->transfer.id;
-    const struct asked *other =
-        oracle_map_get(accounts ? &oracle->asked_accounts : &oracle->asked_transfers, id);
+    return oracle_map_get(accounts ? &oracle->asked_accounts : &oracle->asked_transfers,
+                          id_of(asked));
+}
+
+static bool anything_explains(const struct oracle *oracle, const struct asked *asked) {
+    const struct asked *other = asked_alike(oracle, asked);
     while (other && !other->explains)
+        other = other->next;
+    return other;
+}
+
+static bool anything_burns(const struct oracle *oracle, const struct asked *asked) {
+    const struct asked *other = asked_alike(oracle, asked);
+    while (other && !other->burns)
         other = other->next;
     return other;
 }
@@ -191,26 +205,23 @@ bool explain_chains(struct oracle *oracle, const struct log_group *group) {
         /* A chain whose first member is missing here. */
         if (asked != first && !first->explains)
             asked->explains = false;
-        uint128_t id = asked->request->operation == OPERATION_CREATE_ACCOUNTS ? asked->account.id
-                                                                              : asked->transfer.id;
         if (!asked->explains && !anything_explains(oracle, asked))
             return oracle_fail(oracle, "chain",
                                "group %" PRIu64 " holds %s, but not the whole chain around it",
-                               group->seq, oracle_id(id));
+                               group->seq, oracle_id(id_of(asked)));
     }
     oracle->fresh_count = 0;
     return true;
 }
 
 bool explain_refused(struct oracle *oracle, struct asked *asked) {
-    if (!asked->explains)
-        return true;
-    asked->explains = false;
-    uint128_t id = asked->request->operation == OPERATION_CREATE_ACCOUNTS ? asked->account.id
-                                                                          : asked->transfer.id;
-    return anything_explains(oracle, asked) ||
+    bool came_of_it = asked->explains || asked->burns;
+    bool created = asked->explains;
+    asked->explains = asked->burns = false;
+    return !came_of_it ||
+           (created ? anything_explains(oracle, asked) : anything_burns(oracle, asked)) ||
            oracle_fail(oracle, "outcome",
                        "request %" PRIu64 ", event %" PRIu32
                        ": what the log holds of %s came of it, and the answer says otherwise",
-                       asked->request->number, asked->index, oracle_id(id));
+                       asked->request->number, asked->index, oracle_id(id_of(asked)));
 }

@@ -137,7 +137,8 @@ struct asked {
         struct account account;
         struct transfer transfer;
     };
-    bool explains; /**< a record of the log came of this event, as far as can be told */
+    bool explains; /**< what the log created came of this event, as far as can be told */
+    bool burns;    /**< the burnt id in the log came of this event, as far as can be told */
     bool answered;
     uint32_t status;
     uint64_t timestamp;
@@ -317,9 +318,9 @@ bool explain_refused(struct oracle *oracle, struct asked *asked);
 struct walk {
     struct oracle *oracle;
     struct net_request *request;
-    uint64_t after;     /**< everything from here on is decided later */
-    uint64_t durable;   /**< newest timestamp on which the answer depends and that the log holds */
-    uint64_t newest; /**< newest timestamp at all */
+    uint64_t after;   /**< everything from here on is decided later */
+    uint64_t durable; /**< newest timestamp on which the answer depends and that the log holds */
+    uint64_t newest;  /**< newest timestamp at all */
 };
 
 static inline void decided_at(struct walk *walk, uint64_t decided, bool durable) {

@@ -104,7 +104,7 @@ static bool check_created(struct walk *walk, struct asked *asked, uint64_t *deci
 static bool check_burnt(struct walk *walk, const struct asked *asked) {
     const struct ledger_burnt *burnt =
         oracle_map_get(&walk->oracle->ledger.burnt_map, asked->transfer.id);
-    if (!burnt || !asked->explains || burnt->decided != asked->timestamp ||
+    if (!burnt || !asked->burns || burnt->decided != asked->timestamp ||
         burnt->status != asked->status)
         return oracle_fail(walk->oracle, "INV-5",
                            "%s is answered status %" PRIu32 " at %" PRIu64

@@ -140,6 +140,25 @@ static void a_hold_is_posted_and_another_one_expires(void) {
     CHECK_FIRED(&h, "");
 }
 
+/** The chain's second event is made by another request, in the group in which the chain burns its first. */
+static void a_failed_chain_beside_its_own_id(void) {
+    begin();
+    struct transfer chain[2] = {from_wallet(10, 101), from_house(11, 5)};
+    struct transfer alone = chain[1];
+    chain[0].flags = TRANSFER_LINKED;
+    uint64_t number = history_transfers(&h, chain, 2), other = history_transfers(&h, &alone, 1);
+    history_burnt(&h, T0 + 10, chain[0].id, TRANSFER_STATUS_exceeds_credits);
+    log_made(12, &alone);
+    history_group(&h);
+    answer(other, 12, CREATED);
+    history_reply(&h,
+                  (struct reply){.number = number,
+                                 .count = 2,
+                                 .results = {{T0 + 10, TRANSFER_STATUS_exceeds_credits, 0},
+                                             {T0 + 11, TRANSFER_STATUS_linked_event_failed, 0}}});
+    CHECK_FIRED(&h, "");
+}
+
 static void what_was_in_flight_at_a_crash_may_come_back(void) {
     size_t bytes;
     begin();
@@ -829,6 +848,7 @@ static void inv7_an_older_term(void) {
 int main(void) {
     TEST_RUN(a_lawful_history_is_lawful);
     TEST_RUN(a_hold_is_posted_and_another_one_expires);
+    TEST_RUN(a_failed_chain_beside_its_own_id);
     TEST_RUN(what_was_in_flight_at_a_crash_may_come_back);
     TEST_RUN(groups_may_become_durable_in_any_order);
     TEST_RUN(a_disk_that_lied_may_lose);
