@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "engine/base/check.h"
-#include "engine/base/planted.h"
 #include "wal/checkpoint_check.h"
 #include "wal/wal_internal.h"
 #include "wal/wal_lane.h"
@@ -486,7 +485,7 @@ static unsigned advance(struct wal *wal, uint64_t now_ns) {
     case WAL_CHECKPOINT_SYNCING:
         return wal_checkpoint_help(wal, WAL_USE_SYNC, DISK_SYNC, data, now_ns);
     case WAL_CHECKPOINT_COMMITTING:
-        if (wal->commit_seq < checkpoint->publish_after && !PLANTED(published_before_commit))
+        if (wal->commit_seq < checkpoint->publish_after)
             return 0;
         complete_manifest(wal);
         checkpoint->state = WAL_CHECKPOINT_PUBLISHING;
