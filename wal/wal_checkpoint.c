@@ -7,7 +7,6 @@
 #include "engine/base/check.h"
 #include "wal/checkpoint_check.h"
 #include "wal/wal_internal.h"
-#include "wal/wal_lane.h"
 
 /* A checkpoint from the group after which it begins to its manifest. Lanes walk by themselves; here their chunks are numbered,
  * digested and written. What goes wrong on the way gives it up: the data file goes, lanes are told, and a later one is tried. */
@@ -16,10 +15,6 @@
 
 static struct wal_checkpoint *checkpoint_of(struct wal *wal) {
     return &wal->checkpoint;
-}
-
-static uint64_t data_file(const struct wal_checkpoint *checkpoint) {
-    return disk_file(DISK_CHECKPOINT_DATA, checkpoint->seq);
 }
 
 /* --- what others see ----------------------------------------------------------------------------------------------- */
@@ -185,8 +180,7 @@ static void idle(struct wal_checkpoint *checkpoint) {
     atomic_store_explicit(&checkpoint->counters.running_seq, 0, memory_order_relaxed);
 }
 
-/** @param rc -errno; -ECANCELED: nothing was wrong */
-static void abandon(struct wal *wal, enum wal_checkpoint_use use, int rc, uint64_t now_ns) {
+void wal_checkpoint_abandon(struct wal *wal, enum wal_checkpoint_use use, int rc, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = checkpoint_of(wal);
     unsigned doubled =
         checkpoint->failures < RETRIES_DOUBLED ? checkpoint->failures : RETRIES_DOUBLED;
@@ -240,10 +234,10 @@ static void help_done(struct wal *wal, uint64_t now_ns) {
         return;
     case WAL_USE_PUBLISH:
         if (rc != 0) {
-            abandon(wal, use, rc, now_ns);
+            wal_checkpoint_abandon(wal, use, rc, now_ns);
             /* it may have its name, and may last: it goes first, so that no manifest is without its data */
             wal_retention_stray(wal, checkpoint->helper.file);
-            wal_retention_stray(wal, data_file(checkpoint));
+            wal_retention_stray(wal, wal_checkpoint_data(checkpoint));
             idle(checkpoint);
         } else {
             published(wal);
@@ -255,7 +249,7 @@ static void help_done(struct wal *wal, uint64_t now_ns) {
     if (checkpoint->state == WAL_CHECKPOINT_ABANDONING)
         return;
     if (rc != 0)
-        abandon(wal, use, rc, now_ns);
+        wal_checkpoint_abandon(wal, use, rc, now_ns);
     else if (use == WAL_USE_CREATE)
         checkpoint->state = WAL_CHECKPOINT_WRITING;
     else if (use == WAL_USE_SYNC)
@@ -288,167 +282,22 @@ bool wal_checkpoint_help(struct wal *wal, enum wal_checkpoint_use use,
     return true;
 }
 
-/* --- chunks -------------------------------------------------------------------------------------------------------- */
-
-static unsigned writes_busy(const struct wal_checkpoint *checkpoint) {
-    unsigned busy = 0;
-    for (unsigned i = 0; i < CHECKPOINT_WRITES; i++)
-        busy += checkpoint->writes[i].chunk != NULL;
-    return busy;
-}
-
-static struct wal_checkpoint_write *free_write(struct wal_checkpoint *checkpoint) {
-    for (unsigned i = 0; i < CHECKPOINT_WRITES; i++)
-        if (checkpoint->writes[i].chunk == NULL)
-            return &checkpoint->writes[i];
-    return NULL;
-}
-
-static void release_chunk(struct wal *wal, struct wal_checkpoint_write *write) {
-    if (write->chunk != write->own)
-        wal_lane_chunk_return(&wal->config.lanes[write->lane], write->chunk);
-    write->chunk = NULL;
-}
-
-static void chunk_done(struct wal *wal, struct wal_checkpoint_write *write, uint64_t now_ns) {
-    struct wal_checkpoint *checkpoint = checkpoint_of(wal);
-    int64_t result = write->io.result;
-    release_chunk(wal, write);
-    if (checkpoint->state == WAL_CHECKPOINT_ABANDONING)
-        return;
-    if (result != (int64_t)write->io.bytes) {
-        abandon(wal, WAL_USE_WRITE, result < 0 ? (int)result : -EIO, now_ns);
-        return;
-    }
-    wal_count(&checkpoint->counters.chunks, 1);
-    wal_count(&checkpoint->counters.bytes, CHECKPOINT_CHUNK_BYTES);
-}
-
-static void submit_write(struct wal *wal, struct wal_checkpoint_write *write, uint64_t now_ns) {
-    int rc = wal->config.disk->submit(wal->config.disk, &write->io);
-    write->submitted = rc != -EAGAIN;
-    if (rc == 0) {
-        wal->in_flight++;
-    } else if (rc != -EAGAIN) {
-        write->io.result = rc;
-        chunk_done(wal, write, now_ns);
-    }
-}
-
-/** What an lcore says last. */
-static void take_lcore(struct wal_checkpoint *checkpoint, const struct checkpoint_chunk *chunk,
-                       unsigned lane) {
-    struct checkpoint_manifest *manifest = checkpoint->manifest;
-    const struct checkpoint_lcore *lcore = (const void *)chunk->payload;
-    const struct checkpoint_partition *partitions = checkpoint_partitions(chunk);
-    assert(!(checkpoint->lanes_done >> lane & 1) &&
-           chunk->header.record_bytes ==
-               sizeof(*lcore) + lcore->partition_count * sizeof(*partitions));
-    checkpoint->lanes_done |= 1ull << lane;
-    manifest->accounts += lcore->accounts;
-    manifest->pendings += lcore->pendings;
-    manifest->ids += lcore->ids;
-    if (lcore->ids_from_ms > manifest->ids_from_ms)
-        manifest->ids_from_ms = lcore->ids_from_ms;
-    if (lcore->complete_group > checkpoint->publish_after)
-        checkpoint->publish_after = lcore->complete_group;
-    for (uint32_t i = 0; i < lcore->partition_count; i++)
-        checkpoint->state_digest += partitions[i].digest;
-}
-
-/** Number and digest a chunk, and send it off. */
-static void write_chunk(struct wal *wal, struct wal_checkpoint_write *write,
-                        struct checkpoint_chunk *chunk, unsigned lane, uint64_t now_ns) {
-    struct wal_checkpoint *checkpoint = checkpoint_of(wal);
-    write->chunk = chunk;
-    write->lane = lane;
-    chunk->header.number = checkpoint->manifest->chunk_count++;
-    memcpy(chunk->header.cell_id, wal->config.identity.cell_id, sizeof(chunk->header.cell_id));
-    checkpoint_chunk_seal(chunk);
-    wal_digest_stream_add(checkpoint->digests, chunk->digest, WAL_DIGEST_BYTES);
-    if (chunk->header.kind == CHECKPOINT_LCORE)
-        take_lcore(checkpoint, chunk, lane);
-    write->io = (struct disk_io){.operation = DISK_WRITE,
-                                 .file = data_file(checkpoint),
-                                 .offset = chunk->header.number * CHECKPOINT_CHUNK_BYTES,
-                                 .bytes = CHECKPOINT_CHUNK_BYTES,
-                                 .iov = {{chunk, CHECKPOINT_CHUNK_BYTES}},
-                                 .iov_count = 1,
-                                 .owner = write};
-    submit_write(wal, write, now_ns);
-}
-
-static bool takes_chunks(const struct wal_checkpoint *checkpoint,
-                         const struct checkpoint_chunk *chunk) {
-    return (checkpoint->state == WAL_CHECKPOINT_CREATING ||
-            checkpoint->state == WAL_CHECKPOINT_WRITING) &&
-           chunk->header.seq == checkpoint->seq;
-}
-
-/** One chunk a turn goes to disk, when no group waits for it; those of an abandoned checkpoint go back at once. */
-static unsigned take_chunks(struct wal *wal, uint64_t now_ns) {
-    struct wal_checkpoint *checkpoint = checkpoint_of(wal);
-    struct wal_checkpoint_write *write =
-        checkpoint->state == WAL_CHECKPOINT_WRITING && wal->submitted_seq == wal->sealed_seq
-            ? free_write(checkpoint)
-            : NULL;
-    unsigned done = 0;
-    for (unsigned i = 0; i < wal->config.lane_count; i++) {
-        unsigned number = (checkpoint->next_lane + i) % wal->config.lane_count;
-        struct wal_lane *lane = &wal->config.lanes[number];
-        struct checkpoint_chunk *chunk;
-        while ((chunk = wal_lane_chunk_peek(lane)) != NULL && !takes_chunks(checkpoint, chunk)) {
-            wal_lane_chunk_taken(lane);
-            wal_lane_chunk_return(lane, chunk);
-            done++;
-        }
-        if (chunk == NULL || write == NULL)
-            continue;
-        wal_lane_chunk_taken(lane);
-        write_chunk(wal, write, chunk, number, now_ns);
-        checkpoint->next_lane = number + 1;
-        return done + 1;
-    }
-    return done;
-}
-
-/** All lanes are done: what is known of the log follows. @return how many things were done */
-static unsigned write_own(struct wal *wal, uint64_t now_ns) {
-    struct wal_checkpoint *checkpoint = checkpoint_of(wal);
-    struct wal_checkpoint_write *write = free_write(checkpoint);
-    if (checkpoint->use == WAL_USE_LOG_FILE || write == NULL ||
-        wal->submitted_seq != wal->sealed_seq)
-        return 0; /* a log file that goes leaves the index, too */
-    struct checkpoint_chunk *chunk = write->own;
-    chunk->header = (struct checkpoint_chunk_header){.magic = CHECKPOINT_CHUNK_MAGIC,
-                                                     .version = CHECKPOINT_FORMAT_VERSION,
-                                                     .seq = checkpoint->seq,
-                                                     .partition_last = UINT16_MAX};
-    checkpoint->listing_begun = true;
-    if (wal_index_export(wal->index, checkpoint->seq, &checkpoint->listing, chunk))
-        write_chunk(wal, write, chunk, wal->config.lane_count, now_ns);
-    else
-        checkpoint->listed = true;
-    return 1;
-}
-
 /* --- the turn ------------------------------------------------------------------------------------------------------ */
 
 static unsigned write_on(struct wal *wal, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = checkpoint_of(wal);
     const uint64_t all = UINT64_MAX >> (LCORES_MAX - wal->config.lane_count);
     uint64_t bytes = atomic_load_explicit(&checkpoint->counters.bytes, memory_order_relaxed);
-    for (unsigned i = 0; i < CHECKPOINT_WRITES; i++)
-        if (checkpoint->writes[i].chunk != NULL && !checkpoint->writes[i].submitted)
-            submit_write(wal, &checkpoint->writes[i], now_ns);
+    wal_checkpoint_submit_again(wal, now_ns);
     if (checkpoint->state != WAL_CHECKPOINT_WRITING)
         return 1;
     if (bytes - checkpoint->synced_bytes >= CHECKPOINT_SYNC_BYTES &&
-        wal_checkpoint_help(wal, WAL_USE_SYNC_BETWEEN, DISK_SYNC, data_file(checkpoint), now_ns))
+        wal_checkpoint_help(wal, WAL_USE_SYNC_BETWEEN, DISK_SYNC, wal_checkpoint_data(checkpoint),
+                            now_ns))
         checkpoint->synced_bytes = bytes;
     if (checkpoint->lanes_done == all && !checkpoint->listed)
-        return write_own(wal, now_ns);
-    if (!checkpoint->listed || writes_busy(checkpoint) != 0)
+        return wal_checkpoint_write_own(wal, now_ns);
+    if (!checkpoint->listed || wal_checkpoint_writes_busy(checkpoint) != 0)
         return 0;
     checkpoint->state = WAL_CHECKPOINT_SYNCING;
     return 1;
@@ -473,7 +322,7 @@ static void complete_manifest(struct wal *wal) {
 
 static unsigned advance(struct wal *wal, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = checkpoint_of(wal);
-    uint64_t data = data_file(checkpoint);
+    uint64_t data = wal_checkpoint_data(checkpoint);
     switch (checkpoint->state) {
     case WAL_CHECKPOINT_IDLE:
         decide(wal, now_ns);
@@ -494,10 +343,8 @@ static unsigned advance(struct wal *wal, uint64_t now_ns) {
         return wal_checkpoint_help(wal, WAL_USE_PUBLISH, DISK_PUBLISH,
                                    disk_file(DISK_CHECKPOINT_MANIFEST, checkpoint->seq), now_ns);
     case WAL_CHECKPOINT_ABANDONING:
-        for (unsigned i = 0; i < CHECKPOINT_WRITES; i++)
-            if (checkpoint->writes[i].chunk != NULL && !checkpoint->writes[i].submitted)
-                release_chunk(wal, &checkpoint->writes[i]);
-        return writes_busy(checkpoint) == 0 &&
+        wal_checkpoint_submit_again(wal, now_ns);
+        return wal_checkpoint_writes_busy(checkpoint) == 0 &&
                wal_checkpoint_help(wal, WAL_USE_DISCARD, DISK_REMOVE, data, now_ns);
     }
     return 0;
@@ -507,8 +354,8 @@ unsigned wal_checkpoint_step(struct wal *wal, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = checkpoint_of(wal);
     if (wal->draining && (checkpoint->state == WAL_CHECKPOINT_CREATING ||
                           checkpoint->state == WAL_CHECKPOINT_WRITING))
-        abandon(wal, WAL_USE_NONE, -ECANCELED, now_ns); /* the lcores have stopped */
-    unsigned done = take_chunks(wal, now_ns);
+        wal_checkpoint_abandon(wal, WAL_USE_NONE, -ECANCELED, now_ns); /* the lcores have stopped */
+    unsigned done = wal_checkpoint_take_chunks(wal, now_ns);
     done += advance(wal, now_ns);
     done += wal_retention_step(wal, now_ns);
     return done;
@@ -518,7 +365,7 @@ void wal_checkpoint_done(struct wal *wal, struct disk_io *io, uint64_t now_ns) {
     if (io == &checkpoint_of(wal)->helper)
         help_done(wal, now_ns);
     else
-        chunk_done(wal, io->owner, now_ns);
+        wal_checkpoint_chunk_done(wal, io->owner, now_ns);
 }
 
 /* --- start and end ------------------------------------------------------------------------------------------------- */

@@ -139,6 +139,25 @@ bool wal_checkpoint_help(struct wal *wal, enum wal_checkpoint_use use,
 /** Take note of a failure for wal_checkpoint_warning. @param number checkpoint or log file */
 void wal_checkpoint_warn(struct wal *wal, enum wal_checkpoint_use use, uint64_t number, int rc);
 
+/** Give the one under way up. @param rc -errno; -ECANCELED: nothing was wrong */
+void wal_checkpoint_abandon(struct wal *wal, enum wal_checkpoint_use use, int rc, uint64_t now_ns);
+static inline uint64_t wal_checkpoint_data(const struct wal_checkpoint *checkpoint) {
+    return disk_file(DISK_CHECKPOINT_DATA, checkpoint->seq);
+}
+
+/* wal_checkpoint_chunks.c */
+/** One chunk a turn goes to disk, when no group waits for it; those of an abandoned checkpoint go back at once.
+ *  @return how many were taken */
+unsigned wal_checkpoint_take_chunks(struct wal *wal, uint64_t now_ns);
+/** All lanes are done: what is known of the log follows. @return how many things were done */
+unsigned wal_checkpoint_write_own(struct wal *wal, uint64_t now_ns);
+/** What the disk's queue had no room for. When the checkpoint is abandoned, it goes back instead. */
+void wal_checkpoint_submit_again(struct wal *wal, uint64_t now_ns);
+void wal_checkpoint_chunk_done(struct wal *wal, struct wal_checkpoint_write *write,
+                               uint64_t now_ns);
+/** Chunks that are not written yet, nor given back. */
+unsigned wal_checkpoint_writes_busy(const struct wal_checkpoint *checkpoint);
+
 /* wal_retention.c */
 /** List what stands. @return 0 or -errno with `error` filled */
 int wal_retention_open(struct wal *wal, char *error, size_t error_bytes);
