@@ -108,6 +108,12 @@ static inline bool sim_chance(struct sim_random *random, uint32_t per_million) {
     return per_million && sim_below(random, 1000000) < per_million;
 }
 
+/** One draw a statement: the order of two in one expression is the compiler's choice, and a seed is the same with every compiler. */
+static inline uint128_t sim_draw_128(struct sim_random *random) {
+    uint64_t high = sim_draw(random);
+    return uint128_make(high, sim_draw(random));
+}
+
 /** low .. high, each doubling equally likely. */
 static inline uint64_t sim_spread(struct sim_random *random, uint64_t low, uint64_t high) {
     uint64_t top = low;

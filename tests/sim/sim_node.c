@@ -122,9 +122,9 @@ void sim_node_open(struct sim_node *node, struct sim *sim, const struct sim_plan
     sim_clock_set(&node->clock, EPOCH_NS + sim_below(&node->random, 1ull << 50));
     node->identity = (struct wal_identity){.partitions = plan->node.partitions,
                                            .id_time = plan->node.id_time,
-                                           .hash_seed = sim_draw(&node->random),
-                                           .digest_seed = sim_draw(&node->random),
                                            .file_bytes = plan->node.file_bytes};
+    node->identity.hash_seed = sim_draw(&node->random);
+    node->identity.digest_seed = sim_draw(&node->random);
     random_fill(&node->seam_random.random, node->identity.cell_id, sizeof(node->identity.cell_id));
     sim_disk_open(&node->disk, sim, &plan->disk);
     node->disk.watch = (struct sim_disk_watch){disk_submitted, disk_completed, disk_unsound, node};

@@ -158,8 +158,8 @@ static void draw_work(struct sim_work_plan *work, struct sim_random *random) {
 
 void sim_plan_draw(struct sim_plan *plan, uint64_t seed) {
     struct sim_random random = sim_random_make(seed, 0);
-    *plan = (struct sim_plan){.active_ns = sim_spread(&random, 2 * S, 60 * S),
-                              .malign = percent(&random, 25)};
+    *plan = (struct sim_plan){.malign = percent(&random, 25)};
+    plan->active_ns = sim_spread(&random, 2 * S, 60 * S);
     if (percent(&random, 12)) /* long enough for ids to be forgotten, and log files to go */
         plan->active_ns = sim_between(&random, 70 * S, 240 * S);
     draw_node(&plan->node, &random);

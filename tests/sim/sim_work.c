@@ -8,9 +8,7 @@ void sim_book_open(struct sim_book *book, struct sim *sim, const struct sim_work
     book->sim = sim;
     book->plan = plan;
     book->random = sim_random_make(sim->seed, 6);
-    book->account_base = sim_chance(&book->random, 500000)
-                             ? 1
-                             : uint128_make(sim_draw(&book->random), sim_draw(&book->random) >> 1);
+    book->account_base = sim_chance(&book->random, 500000) ? 1 : sim_draw_128(&book->random) >> 1;
     book->import_ns = 1000;
 }
 
@@ -88,8 +86,7 @@ static void draw_accounts(struct sim_book *book, struct sim_request *request, un
 
 static uint128_t draw_amount(struct sim_book *book) {
     if (book->plan->huge_amounts && percent(book, 20))
-        return percent(book, 30) ? UINT128_MAX
-                                 : uint128_make(sim_draw(&book->random), sim_draw(&book->random));
+        return percent(book, 30) ? UINT128_MAX : sim_draw_128(&book->random);
     return percent(book, 3) ? 0 : 1 + below(book, book->plan->amount_max);
 }
 
