@@ -341,6 +341,17 @@ static const struct checkpoint_id *next_id(const struct snapshot *snapshot, unsi
     return NULL;
 }
 
+static int id_order(const void *left, const void *right) {
+    const struct checkpoint_id *a = left, *b = right;
+    if (a->id[1] != b->id[1])
+        return a->id[1] < b->id[1] ? -1 : 1;
+    return a->id[0] < b->id[0] ? -1 : a->id[0] > b->id[0];
+}
+
+void snapshot_sort(struct snapshot *snapshot) {
+    qsort(snapshot->ids, snapshot->id_count, sizeof(struct checkpoint_id), id_order);
+}
+
 const char *snapshot_differs(const struct snapshot *a, const struct snapshot *b, bool places) {
     uint64_t horizon_ms = a->horizon_ms > b->horizon_ms ? a->horizon_ms : b->horizon_ms;
     if (a->account_count != b->account_count ||

@@ -93,6 +93,8 @@ struct snapshot {
 
 void snapshot_take(const struct node *node, struct snapshot *snapshot);
 void snapshot_release(struct snapshot *snapshot);
+/** Ids in an order that does not tell in which partitions they were. */
+void snapshot_sort(struct snapshot *snapshot);
 /** Compare what is not below the higher horizon. @param places compare places too
  *  @return NULL, or what differs */
 const char *snapshot_differs(const struct snapshot *a, const struct snapshot *b, bool places);
