@@ -103,7 +103,7 @@ static void make_lcore(struct checkpoint_chunk *chunk, seq_t seq, unsigned lane,
     chunk->header.partition_last = UINT16_MAX;
 }
 
-static void walk(struct walkers *walkers, unsigned number) {
+void walkers_walk(struct walkers *walkers, unsigned number) {
     struct fixture *fixture = walkers->fixture;
     struct walker *walker = &walkers->lanes[number];
     struct wal_lane *lane = &fixture->lanes[number];
@@ -138,7 +138,7 @@ static void walk(struct walkers *walkers, unsigned number) {
 void walkers_turn(struct walkers *walkers, uint64_t ns) {
     fixture_turn(walkers->fixture, ns);
     for (unsigned lane = 0; lane < walkers->fixture->lane_count; lane++)
-        walk(walkers, lane);
+        walkers_walk(walkers, lane);
 }
 
 int walkers_checkpoint(struct walkers *walkers) {

@@ -33,6 +33,8 @@ void walkers_free(struct walkers *walkers);
 
 /** Recover and open, with what stands of checkpoints; walkers forget what they were at. @return as fixture_start */
 int walkers_start(struct walkers *walkers);
+/** A lane's part of a turn: it takes chunks back and hands one over. */
+void walkers_walk(struct walkers *walkers, unsigned lane);
 /** One turn of everything. */
 void walkers_turn(struct walkers *walkers, uint64_t ns);
 /** Ask for a checkpoint and turn until it was published or given up. @return 0, its error, or -ETIMEDOUT */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 
 #include "tests/lib/test.h"
 #include "tests/unit/wal/checkpoint_fixture.h"
@@ -344,6 +346,67 @@ static void drained_in_the_middle(void) {
     }
 }
 
+/* --- threads ------------------------------------------------------------------------------------------------------- */
+
+#define THREAD_CHECKPOINTS 12u
+
+static atomic_bool threads_stop;
+
+/** An lcore of its own. */
+static void *lane_main(void *argument) {
+    const unsigned lane = (unsigned)(uintptr_t)argument;
+    while (!atomic_load(&threads_stop)) {
+        fixture_append(fixture, lane, 3);
+        fixture_seal(fixture, lane);
+        walkers_walk(walkers, lane);
+        sched_yield();
+    }
+    return NULL;
+}
+
+/** Somebody who asks, holds and looks, as the control socket does. */
+static void *asker_main(void *unused) {
+    char line[200];
+    (void)unused;
+    for (unsigned i = 0; i < THREAD_CHECKPOINTS; i++) {
+        if (i % 4 == 0)
+            wal_hold(fixture->wal, true);
+        uint64_t ticket = wal_checkpoint_want(fixture->wal);
+        while (atomic_load(&checkpoints->served) < ticket)
+            sched_yield();
+        wal_checkpoint_warning(fixture->wal, line, sizeof(line));
+        if (i % 4 == 0)
+            wal_hold(fixture->wal, false);
+    }
+    atomic_store(&threads_stop, true);
+    return NULL;
+}
+
+static void lanes_on_their_own_threads(void) {
+    pthread_t lanes[2], asker;
+    seq_t seqs[16];
+    CHECK_EQ(begin(2, 80), 0);
+    atomic_store(&threads_stop, false);
+    disk_memory_faults(fixture->disk)->fail_checkpoint_write_at = 30;
+    CHECK_EQ(pthread_create(&asker, NULL, asker_main, NULL), 0);
+    for (uintptr_t lane = 0; lane < 2; lane++)
+        CHECK_EQ(pthread_create(&lanes[lane], NULL, lane_main, (void *)lane), 0);
+    while (!atomic_load(&threads_stop)) {
+        wal_step(fixture->wal, fixture->now_ns += 1000);
+        sched_yield();
+    }
+    CHECK_EQ(pthread_join(asker, NULL), 0);
+    for (unsigned lane = 0; lane < 2; lane++)
+        CHECK_EQ(pthread_join(lanes[lane], NULL), 0);
+    CHECK(walkers_settle(walkers));
+    CHECK_EQ(atomic_load(&checkpoints->published), THREAD_CHECKPOINTS - 1);
+    CHECK_EQ(atomic_load(&checkpoints->abandoned), 1);
+    CHECK_EQ(published(seqs), 2);
+    CHECK(checkpoint_whole(walkers, fixture->disk, seqs[0]) &&
+          checkpoint_whole(walkers, fixture->disk, seqs[1]));
+    walkers_free(walkers);
+}
+
 int main(void) {
     TEST_RUN(becomes_a_checkpoint);
     TEST_RUN(published_when_committed);
@@ -353,5 +416,6 @@ int main(void) {
     TEST_RUN(failures_abandon_it);
     TEST_RUN(pauses_grow);
     TEST_RUN(drained_in_the_middle);
+    TEST_RUN(lanes_on_their_own_threads);
     return TEST_DONE();
 }
