@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/base/check.h"
+#include "engine/base/planted.h"
 #include "wal/checkpoint_check.h"
 #include "wal/wal_internal.h"
 
@@ -334,7 +335,7 @@ static unsigned advance(struct wal *wal, uint64_t now_ns) {
     case WAL_CHECKPOINT_SYNCING:
         return wal_checkpoint_help(wal, WAL_USE_SYNC, DISK_SYNC, data, now_ns);
     case WAL_CHECKPOINT_COMMITTING:
-        if (wal->commit_seq < checkpoint->publish_after)
+        if (wal->commit_seq < checkpoint->publish_after && !PLANTED(published_before_commit))
             return 0;
         complete_manifest(wal);
         checkpoint->state = WAL_CHECKPOINT_PUBLISHING;

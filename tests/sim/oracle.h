@@ -24,7 +24,8 @@ struct oracle_config {
     bool id_time;
     uint64_t horizon_back_ms; /**< how long ids are remembered when memory is not short */
     uint64_t horizon_min_ms;  /**< never shorter than this, whatever the memory */
-    bool memory_short;        /**< memory_full is a lawful answer, and the horizon may be raised */
+    bool horizon_rises;       /**< when memory or the log's budget is short, down to the minimum */
+    bool memory_short;        /**< memory_full is a lawful answer */
 };
 
 /** @return NULL for lack of memory */

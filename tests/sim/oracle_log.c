@@ -75,8 +75,8 @@ static bool check_follows(struct oracle *oracle, const uint8_t *page) {
                            ", %" PRIu64 ")",
                            seq, u64_at(page, 32), horizon_ms, cell_time, last->term,
                            last->horizon_ms, last->cell_time);
-    uint64_t back_ms = oracle->config.memory_short ? oracle->config.horizon_min_ms
-                                                   : oracle->config.horizon_back_ms;
+    uint64_t back_ms = oracle->config.horizon_rises ? oracle->config.horizon_min_ms
+                                                    : oracle->config.horizon_back_ms;
     if (oracle->config.id_time ? horizon_ms && horizon_ms + back_ms > cell_time / NS_PER_MS
                                : horizon_ms != 0)
         return oracle_fail(oracle, "horizon",
@@ -419,8 +419,8 @@ unsigned log_horizons(const struct oracle *oracle, uint64_t decided, uint64_t *h
     }
     const struct log_group *group = log_group_at(oracle, decided);
     if (!group) { /* in a group to come */
-        uint64_t back_ms = oracle->config.memory_short ? oracle->config.horizon_min_ms
-                                                       : oracle->config.horizon_back_ms;
+        uint64_t back_ms = oracle->config.horizon_rises ? oracle->config.horizon_min_ms
+                                                        : oracle->config.horizon_back_ms;
         uint64_t now_ms = decided / NS_PER_MS;
         horizons[count++] = last_ms;
         if (now_ms > back_ms && now_ms - back_ms > last_ms)
