@@ -183,6 +183,9 @@ void sim_chaos_before_start(struct sim_world *world) {
             disk, sim_disk_file(disk, DISK_LOG, (unsigned)sim_below(&world->random, count)));
     }
     disk->cut_in = 0;
+    if (disk->plan.capacity_bytes && sim_chance(&world->random, 500000))
+        disk->plan.capacity_bytes +=
+            world->plan.node.file_bytes * sim_between(&world->random, 1, 4);
     if (!world->quiet && sim_below(&world->random, 100) < world->plan.chaos.start_cut_percent)
         disk->cut_in = sim_spread(&world->random, 1, START_CUT_MAX);
 }

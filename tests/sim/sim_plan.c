@@ -58,8 +58,8 @@ static void draw_disk(struct sim_disk_plan *disk, struct sim_random *random, boo
     disk->slow_ppm = rate(random, 40, 200, 30000);
     disk->slow_times = (uint32_t)sim_spread(random, 100, 2000);
     disk->queue_full_ppm = rate(random, 30, 1000, 200000);
-    disk->write_failed_ppm = rate(random, 25, 100, 5000);
-    disk->write_short_ppm = rate(random, 25, 100, 5000);
+    disk->write_failed_ppm = rate(random, 25, 100, 20000);
+    disk->write_short_ppm = rate(random, 20, 100, 20000);
     disk->read_failed_ppm = rate(random, 25, 500, 20000);
     disk->create_failed_ppm = rate(random, 20, 2000, 50000);
     disk->disk_full_ppm = rate(random, 20, 2000, 50000);
@@ -164,6 +164,8 @@ void sim_plan_draw(struct sim_plan *plan, uint64_t seed) {
         plan->active_ns = sim_between(&random, 70 * S, 240 * S);
     draw_node(&plan->node, &random);
     draw_disk(&plan->disk, &random, plan->malign);
+    if (percent(&random, 12)) /* it fills, and somebody makes room */
+        plan->disk.capacity_bytes = plan->node.file_bytes * sim_between(&random, 3, 12);
     draw_network(&plan->network, &random);
     draw_chaos(&plan->chaos, &random, plan->malign);
     draw_work(&plan->work, &random);
