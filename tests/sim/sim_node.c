@@ -13,6 +13,8 @@
 
 #define EPOCH_NS (1900000000ull * NS_PER_SECOND) /**< time of day when a world begins */
 
+#define DRAIN_MAX_NS (10 * NS_PER_SECOND) /**< tallyd waits no longer for an orderly stop */
+
 /* --- seams ---------------------------------------------------------------------------------------------------------- */
 
 static uint64_t clock_monotonic(struct clock *base) {
@@ -201,6 +203,7 @@ void sim_node_stop(struct sim_node *node) {
     node->lcore->draining = true;
     engine_drain(node->lcore->engine);
     node->state = SIM_NODE_DRAINING;
+    node->drain_until_ns = node->sim->now_ns + DRAIN_MAX_NS;
     sim_node_wake(node);
 }
 
@@ -218,7 +221,7 @@ uint64_t sim_node_next_ns(const struct sim_node *node) {
     if (node->state == SIM_NODE_DOWN)
         return UINT64_MAX;
     uint64_t next = node->engine_turns.next_ns, done = sim_disk_next_ns(&node->disk);
-    if (node->plan->node.wal_apart && node->wal_turns.next_ns < next)
+    if (node->wal_apart && node->wal_turns.next_ns < next)
         next = node->wal_turns.next_ns;
     if (done > node->woken_ns && done < next)
         next = done;
@@ -241,7 +244,7 @@ static void wake(struct sim_node *node, struct sim_turns *turns) {
 
 void sim_node_wake(struct sim_node *node) {
     wake(node, &node->engine_turns);
-    if (node->plan->node.wal_apart)
+    if (node->wal_apart)
         wake(node, &node->wal_turns);
 }
 
@@ -257,7 +260,7 @@ static void plan_turn(struct sim_node *node, struct sim_turns *turns, unsigned w
     } else {
         turns->idle_ns = 0;
     }
-    if (plan->wal_apart && sim_chance(&node->random, plan->ring_delayed_ppm)) {
+    if (node->wal_apart && sim_chance(&node->random, plan->ring_delayed_ppm)) {
         sim_fault(node->sim, SIM_FAULT_ring_delayed);
         wait += sim_below(&node->random, plan->ring_delayed_ns);
     }
@@ -266,8 +269,8 @@ static void plan_turn(struct sim_node *node, struct sim_turns *turns, unsigned w
 
 static bool drained(struct sim_node *node) {
     uint64_t now = node->clock.clock.monotonic_ns(&node->clock.clock);
-    return lcore_drained(node->lcore) &&
-           (!node->plan->node.wal_apart || wal_drained(node->wal, now));
+    return lcore_drained(node->lcore) && node->net->tx_count == 0 &&
+           (!node->wal_apart || wal_drained(node->wal, now));
 }
 
 /** What a turn may have led to: a dead disk, a log that gave up, the end of an orderly stop. */
@@ -289,6 +292,9 @@ static void look_after_turn(struct sim_node *node) {
         sim_check_stopped(node);
         sim_check_state(node);
         sim_node_crash(node, false);
+    } else if (node->state == SIM_NODE_DRAINING && node->sim->now_ns >= node->drain_until_ns) {
+        SIM_TRACE(node->sim, "node", "stopped before everything was answered");
+        sim_node_crash(node, false);
     }
 }
 
@@ -301,7 +307,7 @@ void sim_node_step(struct sim_node *node) {
         node->woken_ns = now;
         sim_node_wake(node);
     }
-    const bool apart = node->plan->node.wal_apart;
+    const bool apart = node->wal_apart;
     /* of two lcores that are due at one time, either may be first */
     const bool wal_first = apart && sim_chance(&node->random, 500000);
     for (unsigned turn = 0; turn < 2 && node->state != SIM_NODE_DOWN; turn++) {

@@ -66,6 +66,8 @@ struct sim_node {
     struct sim_seam_random seam_random;
     struct wal_identity identity;
     size_t memory_bytes;
+    bool wal_apart;            /**< of this life: the log has an lcore of its own */
+    unsigned groups_in_flight; /**< likewise */
     enum sim_node_state state;
     uint64_t paused_until_ns;
     bool undetectable; /**< the disk took acknowledged groups and every proof of them with it */
@@ -80,6 +82,7 @@ struct sim_node {
     struct wal_position position;
     term_t term;
     struct sim_turns engine_turns, wal_turns;
+    uint64_t drain_until_ns;
     uint64_t woken_ns; /**< what the disk had done by then has woken the node */
 
     /* what the world knows of its log, over all lives */

@@ -59,7 +59,7 @@ static int open_log(struct sim_node *node) {
         .board = node->board,
         .lanes = node->lane,
         .lane_count = 1,
-        .groups_in_flight = plan->groups_in_flight,
+        .groups_in_flight = node->groups_in_flight,
         .file_bytes = node->identity.file_bytes,
         .group_bytes_wanted = plan->group_bytes_wanted,
         .group_delay_ns = plan->group_delay_ns,
@@ -156,7 +156,7 @@ static enum sim_start start(struct sim_node *node, bool accept_clock, struct sim
 static void serve(struct sim_node *node) {
     node->lcore->engine = engine_lcore(node->engine, 0);
     node->lcore->net = node->net;
-    node->lcore->wal = node->plan->node.wal_apart ? NULL : node->wal;
+    node->lcore->wal = node->wal_apart ? NULL : node->wal;
     node->lcore->board = node->board;
     node->lcore->clock = &node->clock.clock;
     node->state = SIM_NODE_UP;
@@ -183,6 +183,12 @@ enum sim_start sim_node_start(struct sim_node *node, bool accept_clock) {
     node->starts++;
     node->position = (struct wal_position){0};
     node->error[0] = '\0';
+    /* somebody may have changed the configuration */
+    node->wal_apart = node->plan->node.wal_apart ^ sim_chance(&node->random, 100000);
+    node->groups_in_flight =
+        sim_chance(&node->random, 800000)
+            ? node->plan->node.groups_in_flight
+            : (unsigned)sim_between(&node->random, 1, WAL_GROUPS_IN_FLIGHT_MAX);
     node->clock.booted_ns = sim_below(&node->random, 1ull << 40);
     node->disk.blocking = true;
     enum sim_start how = start(node, accept_clock, &image);

@@ -192,6 +192,7 @@ static void run_stop(struct sim_world *world) {
         return;
     world->keep_down = true;
     sim_node_stop(&world->node);
+    world->node.drain_until_ns = UINT64_MAX;
     while (!over(world) && world->node.state != SIM_NODE_DOWN && sim->now_ns < until_ns)
         moment(world, until_ns);
     if (!over(world) && world->node.state != SIM_NODE_DOWN)
