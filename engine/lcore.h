@@ -7,7 +7,7 @@
 #include "engine/engine.h"
 
 /** The loop of one engine lcore: everything between a packet in and a packet out, in one function.
- *  Flow:  rx -> decode -> exchange -> execute -> seal -> release -> tx
+ *  Flow:  rx -> decode -> exchange -> execute -> seal -> release -> tx -> a slice of a checkpoint
  *  Owner: its lcore. No thread, clock, file or global inside: production and the simulator run this very function. */
 
 struct net;
