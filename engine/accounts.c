@@ -90,23 +90,6 @@ struct account *account_apply_create(struct engine_lcore *lcore, const struct ac
     return account;
 }
 
-int account_fill_stub(struct engine_lcore *lcore, struct account *stub,
-                      const struct account *record, uint64_t hash, uint32_t group) {
-    struct partition *partition = partition_of_hash(lcore, hash);
-    if (room_reserve(lcore, partition, 1, 1) != 0)
-        return -ENOMEM;
-    struct account filled = *record;
-    filled.debits_pending = stub->debits_pending;
-    filled.debits_posted = stub->debits_posted;
-    filled.credits_pending = stub->credits_pending;
-    filled.credits_posted = stub->credits_posted;
-    filled.flags |= stub->flags & ACCOUNT_CLOSED;
-    filled.reserved = group;
-    *stub = filled;
-    account_created(lcore, partition, record, hash);
-    return 0;
-}
-
 void account_install(struct engine_lcore *lcore, const struct account *record, uint64_t hash,
                      uint64_t decided) {
     wal_place_t place;

@@ -109,15 +109,9 @@ bool engine_backlog(const struct engine_lcore *lcore);
 
 /* --- recovery ---------------------------------------------------------------------------------------------------- */
 
-/** Apply one record of the log: wal_replay_fn with `context` = struct engine. Decides nothing, reads no clock.
- *  @return 0, -EBADMSG (contradicts the state: digest or total differ, unknown record), -ENOMEM */
-int engine_replay(void *engine, seq_t seq, unsigned lcore, uint32_t offset, const void *record,
-                  size_t length);
-int engine_replay_group_end(void *engine, seq_t seq, term_t term, uint64_t cell_time,
-                            uint64_t horizon_ms);
 /** All tables are empty again, as after engine_open: for another try. Before the lcores run. */
 void engine_clear(struct engine *engine);
-/** After the last group: set clocks and the first open group, and log START(term). @return 0 or -EBADMSG */
+/** After the last group: set clocks and the first open group, and log START(term). @return 0 */
 int engine_replay_finish(struct engine *engine, seq_t last_seq, term_t term, uint64_t cell_time,
                          uint64_t horizon_ms);
 

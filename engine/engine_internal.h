@@ -132,9 +132,6 @@ struct engine {
     struct engine_config config;
     struct partition *partitions;
     struct engine_lcore *lcores;
-    /* replay only */
-    uint32_t replay_stubs;    /**< accounts that were named and not seen yet */
-    bool replay_expectations; /**< this group carried digests or totals */
 };
 
 static inline struct partition *partition_of_hash(const struct engine_lcore *lcore, uint64_t hash) {
@@ -314,9 +311,6 @@ void account_install(struct engine_lcore *lcore, const struct account *record, u
 /** Create an account in the tables, logged already. Room must be there unless replaying. @return it, or NULL for lack of memory */
 struct account *account_apply_create(struct engine_lcore *lcore, const struct account *record,
                                      uint64_t hash, uint32_t group);
-/** Replay: the record of an account that was only known by name. @return 0 or -ENOMEM */
-int account_fill_stub(struct engine_lcore *lcore, struct account *stub,
-                      const struct account *record, uint64_t hash, uint32_t group);
 void account_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                      struct prepared *prepared);
 /** @param count how many accounts need room in this one's partition, @param total in all */

@@ -11,9 +11,7 @@
 struct ledger_total {
     struct balances sums; /**< mod 2^128 */
     uint32_t ledger;
-    bool dirty;        /**< changed since it was last logged */
-    bool expected_set; /**< replay: the log said what it must be at the end of this group */
-    struct balances expected;
+    bool dirty; /**< changed since it was last logged */
 };
 
 struct ledger_table {

@@ -18,10 +18,6 @@ struct partition {
     struct account_table accounts;
     struct id_table ids;
     struct pending_table pendings;
-    bool digest_expected_set; /**< replay: the log said what it must be at the end of this group */
-    uint128_t digest_expected;
-    uint64_t account_count_expected;
-    uint64_t pending_count_expected;
 };
 
 /* Odd multipliers, one a field, so that no two fields can trade places. */

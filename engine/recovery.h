@@ -35,6 +35,7 @@ struct recovery_config {
 struct recovery_report {
     seq_t checkpoint_seq; /**< where it began; 0: at the log's start */
     uint64_t checkpoint_bytes, checkpoint_records, checkpoint_ns;
+    uint64_t log_file, log_offset; /**< where the log was read from */
     uint64_t log_bytes, log_records, log_groups, log_ns;
     uint64_t torn_bytes;
 };

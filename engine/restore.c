@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/planted.h"
 #include "engine/restore_internal.h"
 
 #define LEDGERS_FIRST 64 /**< room for so many to begin with, a power of two */
@@ -70,12 +71,19 @@ void restore_partitions_written(struct restore *restore, unsigned partitions) {
     restore->partitions_written = partitions;
 }
 
-const char *restore_error(const struct restore *restore) {
+const struct restore_worker *restore_failed(const struct restore *restore) {
+    const struct restore_worker *first = NULL;
     for (unsigned i = 0; i < restore->workers; i++) {
-        if (restore->worker[i].rc)
-            return restore->worker[i].error;
+        const struct restore_worker *worker = &restore->worker[i];
+        if (worker->rc && (!first || worker->failed.seq < first->failed.seq))
+            first = worker;
     }
-    return "";
+    return first;
+}
+
+const char *restore_error(const struct restore *restore) {
+    const struct restore_worker *failed = restore_failed(restore);
+    return failed ? failed->error : "";
 }
 
 void restore_close(struct restore *restore) {
@@ -331,4 +339,34 @@ int restore_end(struct restore *restore) {
         }
     }
     return books_check(restore);
+}
+
+int engine_replay_finish(struct engine *engine, seq_t last_seq, term_t term, uint64_t cell_time,
+                         uint64_t horizon_ms) {
+    for (unsigned i = 0; i < engine->config.lcores; i++) {
+        struct engine_lcore *lcore = &engine->lcores[i];
+        lcore->cell_time = cell_time > lcore->cell_time ? cell_time : lcore->cell_time;
+        if (PLANTED(cell_time_falls_at_start))
+            lcore->cell_time = 0;
+        lcore->last_timestamp = lcore->cell_time;
+        lcore->horizon_ms = horizon_ms;
+        lcore->commit_seq = last_seq;
+        lcore->digests_logged = lcore->cell_time;
+        for (unsigned p = i; p < engine->config.partitions; p += engine->config.lcores) {
+            uint64_t due = pending_due_ns(&engine->partitions[p].pendings);
+            lcore->due_ns = due < lcore->due_ns ? due : lcore->due_ns;
+        }
+        segment_start(lcore, last_seq + 1);
+        atomic_store_explicit(&lcore->lane->cell_time, lcore->cell_time, memory_order_relaxed);
+    }
+    wal_place_t place;
+    struct engine_lcore *first = &engine->lcores[0];
+    struct wal_record_start *record = segment_append(first, sizeof(*record), &place);
+    *record = (struct wal_record_start){
+        .head = {WAL_RECORD_START, sizeof(*record) / WAL_RECORD_ALIGN, 0, 0},
+        .timestamp = first->cell_time,
+        .term = term,
+    };
+    atomic_store_explicit(&first->lane->segment_bytes, first->segment_bytes, memory_order_relaxed);
+    return 0;
 }

@@ -39,10 +39,10 @@ struct restore_checkpoint; /* restore_checkpoint.c */
 struct restore_totals;     /* restore_totals.c */
 struct restore_burst;      /* restore_plain.c */
 
-/** Where a group stands, for messages. */
+/** Where a group or a chunk stands, for messages. */
 struct restore_place {
-    seq_t seq; /**< 0: no group */
-    uint64_t file, file_offset, bytes;
+    uint64_t seq; /**< of the group, or number of the chunk plus one; 0: no place */
+    uint64_t file, file_offset, bytes; /**< disk_file() */
 };
 
 /** Records of a group that are looked at when it ends. They stay where they are in the log. */
@@ -56,7 +56,7 @@ struct restore_worker {
     unsigned index;
     int rc; /**< -errno: what it failed with; it does nothing more */
     char error[RESTORE_ERROR_BYTES];
-    struct restore_place group;  /**< the one that it is at */
+    struct restore_place group;  /**< the group or chunk that it is at */
     struct restore_place failed; /**< the one that `error` is about */
     uint32_t stubs; /**< accounts of its partitions that were named and not created yet */
     uint64_t horizon_ms, cell_time;   /**< as of the last group (or checkpoint) that it saw */
@@ -89,6 +89,9 @@ extern const char *const restore_full; /**< what -ENOMEM says */
 /** Say what is wrong, once. @return rc */
 __attribute__((format(printf, 3, 4))) int restore_fail(struct restore_worker *worker, int rc,
                                                        const char *format, ...);
+
+/** The worker that failed first, by the order of groups and chunks; NULL: none did. */
+const struct restore_worker *restore_failed(const struct restore *restore);
 
 static inline struct restore_worker *restore_worker(struct restore *restore, unsigned worker) {
     assert(worker < restore->workers);

@@ -16,7 +16,7 @@
 #include "engine/base/check.h"
 #include "engine/base/hash.h"
 #include "engine/checkpoint.h"
-#include "engine/engine.h"
+#include "engine/engine_internal.h"
 #include "perf/bench.h"
 #include "perf/load/load_histogram.h"
 #include "wal/checkpoint_format.h"
@@ -126,14 +126,14 @@ static uint128_t account_id(uint64_t number) {
 /** As if they had been recovered: this takes no log. */
 static int accounts_make(struct bench *bench) {
     for (uint64_t number = 0; number < bench->accounts; number++) {
-        struct wal_record_account record = {
-            .head = {WAL_RECORD_ACCOUNT, sizeof(record) / WAL_RECORD_ALIGN, 0, 0},
-            .timestamp = CLOCK_START_NS - bench->accounts + number,
+        const struct account account = {
             .id = account_id(number),
             .ledger = 1,
             .code = 1,
+            .timestamp = CLOCK_START_NS - bench->accounts + number,
         };
-        if (engine_replay(bench->engine, 0, 0, 0, &record, sizeof(record)))
+        if (!account_apply_create(bench->lcore, &account,
+                                  hash_id(account.id, bench->engine->config.hash_seed), 0))
             return -1;
     }
     return 0;

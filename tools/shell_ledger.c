@@ -10,6 +10,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "engine/recovery.h"
 #include "wal/data_dir.h"
 #include "wal/disk_memory.h"
 
@@ -169,8 +170,10 @@ static int log_start(struct shell_ledger *ledger, const struct data_dir_settings
     if (ledger->data_dir)
         disk = data_dir_disk(ledger->data_dir);
     config.disk = disk;
-    int outcome = wal_recover(disk, &config.identity, engine_replay, engine_replay_group_end,
-                              ledger->engine, position, error, error_bytes);
+    const struct recovery_config recovery = {
+        .disk = disk, .identity = &config.identity, .workers = 1};
+    struct recovery_report report;
+    int outcome = recovery_run(&recovery, ledger->engine, position, &report, error, error_bytes);
     if (outcome == -ENOMEM)
         snprintf(error, error_bytes, "what the log holds does not fit into %zu MiB; give --memory",
                  memory_bytes >> 20);

@@ -53,6 +53,9 @@ static inline uint64_t clock_read(clockid_t id) {
 int tallyd_control_start(struct node *node);
 void tallyd_control_stop(struct node *node);
 
+/** Recover what the data directory holds into the engine, and say how that goes. @return 0 or the exit status */
+int tallyd_recover(struct node *node);
+
 /** One line a counter, `name value`. Values are read while they change; each is whole. */
 void tallyd_counters_print(const struct node *node);
 

@@ -117,32 +117,13 @@ static int clock_start(struct node *node) {
 /** Recover, lead, and open the log behind what was recovered. */
 static int log_start(struct node *node) {
     const struct data_dir_settings *settings = data_dir_settings(node->dir);
-    struct disk *disk = data_dir_disk(node->dir);
     char error[512];
-    uint64_t start = clock_read(CLOCK_MONOTONIC);
-    int problem = wal_recover(disk, &settings->identity, engine_replay, engine_replay_group_end,
-                              node->engine, &node->position, error, sizeof(error));
-    if (problem == -ENOMEM) {
-        fprintf(stderr,
-                "tallyd: the log holds more than fits into --memory-mb %" PRIu64 "; give more\n",
-                node->options->memory_mb);
-        return TALLYD_EXIT_FAILURE;
-    }
-    if (problem) {
-        fprintf(stderr, "tallyd: %s\n", error);
-        return problem == -EBADMSG || problem == -ENODATA ? TALLYD_EXIT_DAMAGED
-               : problem == -EPERM || problem == -ENOTSUP ? TALLYD_EXIT_DIRECTORY
-                                                          : TALLYD_EXIT_FAILURE;
-    }
-    fprintf(stderr,
-            "tallyd: recovered %" PRIu64 " groups, %" PRIu64 " records, %" PRIu64
-            " bytes in %" PRIu64 " ms, up to group %" PRIu64 "%s\n",
-            node->position.groups, node->position.records, node->position.bytes,
-            (clock_read(CLOCK_MONOTONIC) - start) / NS_PER_MS, node->position.seq,
-            node->position.torn_bytes ? "; a torn tail was cut" : "");
-    int clock_problem = clock_start(node);
-    if (clock_problem)
-        return clock_problem;
+    int problem = tallyd_recover(node);
+    if (problem)
+        return problem;
+    problem = clock_start(node);
+    if (problem)
+        return problem;
     struct coordinator *coordinator = data_dir_coordinator(node->dir);
     problem = coordinator->lead(coordinator, node->position.term, &node->term);
     if (problem) {
@@ -150,7 +131,7 @@ static int log_start(struct node *node) {
         return TALLYD_EXIT_DIRECTORY;
     }
     struct wal_config config = {
-        .disk = disk,
+        .disk = data_dir_disk(node->dir),
         .identity = settings->identity,
         .term = node->term,
         .position = node->position,
@@ -173,13 +154,8 @@ static int log_start(struct node *node) {
         fprintf(stderr, "tallyd: %s\n", error);
         return TALLYD_EXIT_FAILURE;
     }
-    if (engine_replay_finish(node->engine, node->position.seq, node->term, node->position.cell_time,
-                             node->position.horizon_ms)) {
-        fprintf(stderr, "tallyd: the log ends in the middle of something: accounts are named that "
-                        "it never creates\n");
-        return TALLYD_EXIT_DAMAGED;
-    }
-    return 0;
+    return -engine_replay_finish(node->engine, node->position.seq, node->term,
+                                 node->position.cell_time, node->position.horizon_ms);
 }
 
 static int port_start(struct node *node) {

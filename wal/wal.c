@@ -274,7 +274,7 @@ static int check_config(const struct wal_config *config, char *error, size_t err
     else if (config->term < config->position.term || config->term == 0)
         wrong = "the term is older than the log's";
     else if (config->position.file_number == 0)
-        wrong = "the position is not one that wal_recover gave";
+        wrong = "the position is not one that recovery gave";
     if (wrong == NULL)
         return 0;
     snprintf(error, error_bytes, "log: %s", wrong);

@@ -143,10 +143,6 @@ void wal_position_release(struct wal_position *position);
  *  @return 0, or -errno to stop with (a record that the engine cannot take is corruption: -EBADMSG) */
 typedef int wal_replay_fn(void *context, seq_t seq, unsigned lcore, uint32_t offset,
                           const void *record, size_t length);
-/** Called after the last record of a group; the header's times with it. */
-typedef int wal_group_end_fn(void *context, seq_t seq, term_t term, uint64_t cell_time,
-                             uint64_t horizon_ms);
-
 struct disk; /* engine/base/seams.h */
 struct wal;
 
@@ -171,13 +167,6 @@ struct wal_config {
     uint64_t
         log_bytes_max; /**< budget: more log than this raises the horizon, so that files can go; 0: none */
 };
-
-/** Read the whole log, verify it, hand every record to the engine, cut a torn tail (zeroed and synced).
- *  Control path: blocks, allocates. @param error one line that says what is wrong, which bytes of which file, and what
- *  to do; filled when the answer is not 0. @return 0, -EBADMSG (corrupt), -ENODATA (a hole), -EPERM (foreign), -errno */
-int wal_recover(struct disk *disk, const struct wal_identity *identity, wal_replay_fn *replay,
-                wal_group_end_fn *group_end, void *context, struct wal_position *position,
-                char *error, size_t error_bytes);
 
 /** Start the WAL behind a recovered position. Makes the files that it needs first; blocks. Takes position.index over,
  *  whatever it answers. @return 0 or -errno (with `error` filled). */

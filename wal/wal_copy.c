@@ -264,7 +264,7 @@ static int open_source(struct copier *copier) {
     while (disk->size(disk, copier->last_file + 1) >= 0)
         copier->last_file++;
     int rc = wal_window_open(&copier->window, disk, copier->config->from_identity->file_bytes,
-                             copier->last_file);
+                             copier->config->file, copier->last_file);
     if (rc != 0)
         snprintf(copier->error, copier->error_bytes, "log: no memory to read it");
     return rc;

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "wal/wal_inspect.h"
-#include "wal/wal_reader.h"
+#include "wal/wal_recover.h"
 
 static void add_group(struct wal_inspect_summary *summary, const struct wal_inspect_group *group) {
     const struct wal_chained_header *chained = &group->header->chained;
@@ -19,31 +19,6 @@ static void add_group(struct wal_inspect_summary *summary, const struct wal_insp
     summary->horizon_ms = chained->horizon_ms;
     summary->end_file = group->file;
     summary->end_offset = group->file_offset + group->bytes;
-}
-
-/** Bytes of 4 KiB pages that are not zero, from the end of the log on. */
-static int count_torn(struct disk *disk, const struct wal_reader *reader, uint64_t *torn_bytes) {
-    _Alignas(WAL_PAGE_BYTES) uint8_t page[16 * WAL_PAGE_BYTES];
-    const struct wal_reader_end *end = wal_reader_end(reader);
-    uint64_t offset = end->file_offset;
-    for (uint64_t file = end->file; file <= wal_reader_last_file(reader); file++, offset = 0) {
-        int64_t size = disk->size(disk, file);
-        if (size < 0)
-            return (int)size;
-        while (offset < (uint64_t)size) {
-            size_t length = (uint64_t)size - offset < sizeof(page)
-                                ? (size_t)((uint64_t)size - offset)
-                                : sizeof(page);
-            int rc = disk->read(disk, file, offset, page, length);
-            if (rc != 0)
-                return rc;
-            for (size_t at = 0; at < length; at += WAL_PAGE_BYTES)
-                if (!wal_bytes_zero(page + at, WAL_PAGE_BYTES))
-                    *torn_bytes += WAL_PAGE_BYTES;
-            offset += length;
-        }
-    }
-    return 0;
 }
 
 static int report_damage(struct disk *disk, const struct wal_reader_end *end, const char *message,
@@ -112,7 +87,7 @@ int wal_inspect(struct disk *disk, const struct wal_identity *identity,
     const struct wal_reader_end *end = wal_reader_end(reader);
     int visited = 0;
     if (rc == 0 && end->verdict == WAL_VERDICT_TORN) {
-        visited = count_torn(disk, reader, &summary->torn_bytes);
+        visited = wal_count_tail(disk, reader, &summary->torn_bytes, error, error_bytes);
         if (visited == 0)
             visited = report_damage(
                 disk, end, "a write that never completed; the next start of tallyd cuts it",

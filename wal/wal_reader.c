@@ -14,6 +14,7 @@ struct wal_reader {
     struct wal_window window;
     uint64_t file_bytes;
     uint64_t last_file;
+    bool unchained; /**< the group before the next one is not known */
     bool cell_known;
     uint8_t cell_id[16];
     /* the last good group, and where the next should stand */
@@ -72,67 +73,113 @@ static const struct {
 
 /* --- opening ------------------------------------------------------------------------------------------------------- */
 
+/** List the log's files. @return how many, or -errno */
+static int list_files(struct disk *disk, uint64_t **files) {
+    int count = -ENOSPC;
+    *files = NULL;
+    for (unsigned room = 256; count == -ENOSPC; room *= 2) {
+        free(*files);
+        *files = malloc(room * sizeof(**files));
+        count = *files == NULL ? -ENOMEM : disk->list(disk, DISK_LOG, *files, room);
+    }
+    return count;
+}
+
+static int check_file(struct wal_reader *reader, uint64_t file, bool sync, char *error,
+                      size_t error_bytes) {
+    struct disk *disk = reader->disk;
+    int64_t size = disk->size(disk, file);
+    if (size < 0) {
+        snprintf(error, error_bytes, "%s: %s", disk->name(disk, file), strerrordesc_np((int)-size));
+        return (int)size;
+    }
+    if (reader->file_bytes == 0)
+        reader->file_bytes = (uint64_t)size;
+    if ((uint64_t)size != reader->file_bytes || size == 0 || size % WAL_PAGE_BYTES != 0) {
+        snprintf(error, error_bytes,
+                 "%s has %lld bytes and should have %llu; restore it from a replica or a backup",
+                 disk->name(disk, file), (long long)size, (unsigned long long)reader->file_bytes);
+        return -ENODATA;
+    }
+    int rc = sync ? disk->sync(disk, file) : 0;
+    if (rc != 0)
+        snprintf(error, error_bytes, "%s: cannot sync it: %s", disk->name(disk, file),
+                 strerrordesc_np(-rc));
+    return rc;
+}
+
+/** From the first one that is read on, no file may be missing. */
 static int check_files(struct wal_reader *reader, const uint64_t *files, unsigned count, bool sync,
                        char *error, size_t error_bytes) {
     struct disk *disk = reader->disk;
+    uint64_t next = reader->file;
+    reader->last_file = next - 1;
     for (unsigned i = 0; i < count; i++) {
-        if (files[i] != i + 1u) {
-            snprintf(error, error_bytes, "%s is missing; restore it from a replica or a backup",
-                     disk->name(disk, i + 1));
-            return -ENODATA;
-        }
-        int64_t size = disk->size(disk, files[i]);
-        if (size < 0) {
-            snprintf(error, error_bytes, "%s: %s", disk->name(disk, files[i]),
-                     strerrordesc_np((int)-size));
-            return (int)size;
-        }
-        if (reader->file_bytes == 0)
-            reader->file_bytes = (uint64_t)size;
-        if ((uint64_t)size != reader->file_bytes || size == 0 || size % WAL_PAGE_BYTES != 0) {
-            snprintf(
-                error, error_bytes,
-                "%s has %lld bytes and should have %llu; restore it from a replica or a backup",
-                disk->name(disk, files[i]), (long long)size,
-                (unsigned long long)reader->file_bytes);
-            return -ENODATA;
-        }
-        int rc = sync ? disk->sync(disk, files[i]) : 0;
-        if (rc != 0) {
-            snprintf(error, error_bytes, "%s: cannot sync it: %s", disk->name(disk, files[i]),
-                     strerrordesc_np(-rc));
+        if (files[i] < next)
+            continue;
+        if (files[i] != next)
+            break;
+        int rc = check_file(reader, files[i], sync, error, error_bytes);
+        if (rc != 0)
             return rc;
-        }
+        reader->last_file = next++;
     }
-    reader->last_file = count;
+    if ((count != 0 && files[count - 1] >= next) ||
+        (reader->group_file != 0 && reader->last_file < reader->group_file)) {
+        snprintf(error, error_bytes, "%s is missing; restore it from a replica or a backup",
+                 disk->name(disk, next));
+        return -ENODATA;
+    }
     return 0;
+}
+
+/** Take the start over, for the first of the files there are. */
+static void start_at(struct wal_reader *reader, const struct wal_reader_start *start,
+                     const uint64_t *files, unsigned count) {
+    reader->file = 1;
+    if (start == NULL)
+        return;
+    if (start->anywhere) {
+        reader->file = count != 0 ? files[0] : 1;
+        reader->unchained = reader->file != 1;
+        return;
+    }
+    reader->file = start->file;
+    reader->file_offset = start->file_offset;
+    reader->group_file = start->file_offset != 0 ? start->file : 0;
+    reader->seq = start->seq;
+    reader->term = start->term;
+    reader->cell_time = start->cell_time;
+    reader->horizon_ms = start->horizon_ms;
+    memcpy(reader->digest, start->digest, sizeof(reader->digest));
 }
 
 int wal_reader_open(struct disk *disk, const struct wal_identity *identity, bool sync,
                     struct wal_reader **out, char *error, size_t error_bytes) {
+    return wal_reader_open_at(disk, identity, sync, NULL, out, error, error_bytes);
+}
+
+int wal_reader_open_at(struct disk *disk, const struct wal_identity *identity, bool sync,
+                       const struct wal_reader_start *start, struct wal_reader **out, char *error,
+                       size_t error_bytes) {
     struct wal_reader *reader = calloc(1, sizeof(*reader));
     uint64_t *files = NULL;
-    int count = -ENOSPC;
-    for (unsigned room = 256; reader != NULL && count == -ENOSPC; room *= 2) {
-        free(files);
-        files = malloc(room * sizeof(*files));
-        count = files == NULL ? -ENOMEM : disk->list(disk, DISK_LOG, files, room);
-    }
-    int rc = reader == NULL ? -ENOMEM : count < 0 ? count : 0;
+    int count = reader == NULL ? -ENOMEM : list_files(disk, &files);
+    int rc = count < 0 ? count : 0;
     if (rc != 0) {
         snprintf(error, error_bytes, "log: cannot list its files: %s", strerrordesc_np(-rc));
     } else {
         reader->disk = disk;
-        reader->file = 1;
         if (identity != NULL) {
             reader->cell_known = true;
             memcpy(reader->cell_id, identity->cell_id, sizeof(reader->cell_id));
             reader->file_bytes = identity->file_bytes;
         }
+        start_at(reader, start, files, (unsigned)count);
         rc = check_files(reader, files, (unsigned)count, sync, error, error_bytes);
     }
-    if (rc == 0 &&
-        (rc = wal_window_open(&reader->window, disk, reader->file_bytes, reader->last_file)) != 0)
+    if (rc == 0 && (rc = wal_window_open(&reader->window, disk, reader->file_bytes, reader->file,
+                                         reader->last_file)) != 0)
         snprintf(error, error_bytes, "log: no memory to read it");
     free(files);
     if (rc != 0) {
@@ -141,6 +188,28 @@ int wal_reader_open(struct disk *disk, const struct wal_identity *identity, bool
     }
     *out = reader;
     return 0;
+}
+
+void wal_reader_hold(struct wal_reader *reader, const struct wal_group_view *view) {
+    wal_window_hold(&reader->window, view == NULL ? 0 : view->file,
+                    view == NULL ? 0 : view->file_offset);
+}
+
+int wal_log_begin(struct disk *disk, const struct wal_identity *identity, uint64_t *file,
+                  seq_t *seq) {
+    _Alignas(WAL_PAGE_BYTES) struct wal_header header;
+    uint64_t *files;
+    int count = list_files(disk, &files), rc = count < 0 ? count : 0;
+    *file = rc == 0 && count != 0 ? files[0] : 0;
+    *seq = 0;
+    free(files);
+    if (*file == 0)
+        return rc;
+    rc = disk->read(disk, *file, 0, &header, sizeof(header));
+    if (rc == 0 &&
+        wal_header_check(&header, identity == NULL ? NULL : identity->cell_id) == WAL_PAGE_GOOD)
+        *seq = header.chained.seq;
+    return rc;
 }
 
 void wal_reader_close(struct wal_reader *reader) {
@@ -161,6 +230,8 @@ uint64_t wal_reader_last_file(const struct wal_reader *reader) {
 
 static int read_failed(struct wal_reader *reader, uint64_t file, uint64_t offset, int rc,
                        char *error, size_t error_bytes) {
+    if (rc == -EAGAIN)
+        return rc;
     snprintf(error, error_bytes, "%s: reading at byte %llu: %s",
              reader->disk->name(reader->disk, file), (unsigned long long)offset,
              strerrordesc_np(-rc));
@@ -295,6 +366,11 @@ static int next_file(struct wal_reader *reader, char *error, size_t error_bytes)
 /** @return NULL when the header is the next in the chain, else what is wrong */
 static const char *chain_error(const struct wal_reader *reader, const struct wal_header *header) {
     const struct wal_chained_header *chained = &header->chained;
+    if (reader->unchained)
+        return header->local.file_bytes != reader->file_bytes ||
+                       WAL_PAGE_BYTES + chained->body_bytes > reader->file_bytes
+                   ? "it does not fit its file"
+                   : NULL;
     if (chained->seq != reader->seq + 1)
         return "another group stands there";
     if (memcmp(chained->previous_digest, reader->digest, WAL_DIGEST_BYTES) != 0)
@@ -326,6 +402,7 @@ static void accept(struct wal_reader *reader, const struct wal_group_view *view)
         reader->cell_known = true;
         memcpy(reader->cell_id, chained->cell_id, sizeof(reader->cell_id));
     }
+    reader->unchained = false;
     reader->seq = chained->seq;
     reader->term = chained->term;
     reader->cell_time = chained->cell_time;

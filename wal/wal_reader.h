@@ -7,7 +7,7 @@
 #include "wal/wal_format.h"
 
 /** Reads the log's groups in order, verifies them, and decides what its end is: the end, a torn tail, or damage.
- *  Flow:  disk -> [wal_reader] -> wal_recover, wal_inspect
+ *  Flow:  disk -> [wal_reader] -> recovery, wal_inspect
  *  Control path: blocks, allocates, changes nothing. Keeps: INV-3, INV-6. */
 
 /** What stands where the next group should. */
@@ -42,7 +42,7 @@ enum wal_verdict {
 /** The decision, a table in wal_reader.c. */
 enum wal_verdict wal_verdict_of(enum wal_finding finding, enum wal_behind behind);
 
-/** A good group in the reader's buffer; good until the next call. */
+/** A good group in the reader's buffer; good until the next call, or as long as it is held. */
 struct wal_group_view {
     const struct wal_header *header;
     const uint8_t *body;
@@ -59,6 +59,17 @@ struct wal_reader_end {
     seq_t seq;                  /**< the group that should stand there */
 };
 
+/** Where reading begins: behind a group that is known. */
+struct wal_reader_start {
+    bool
+        anywhere; /**< with the first group of the first file there is, whatever it is; nothing else here counts */
+    seq_t seq; /**< the group before; 0: none */
+    term_t term;
+    uint8_t digest[WAL_DIGEST_BYTES]; /**< of its header */
+    uint64_t cell_time, horizon_ms;
+    uint64_t file, file_offset; /**< where the next one stands */
+};
+
 struct wal_reader;
 
 /** List the files and look at their sizes.
@@ -67,10 +78,22 @@ struct wal_reader;
  *  @return 0, -ENODATA (a file or bytes of it are missing), -errno; `error` filled */
 int wal_reader_open(struct disk *disk, const struct wal_identity *identity, bool sync,
                     struct wal_reader **reader, char *error, size_t error_bytes);
+/** The same from another start than the log's own. Files before it are not looked at. */
+int wal_reader_open_at(struct disk *disk, const struct wal_identity *identity, bool sync,
+                       const struct wal_reader_start *start, struct wal_reader **reader,
+                       char *error, size_t error_bytes);
 void wal_reader_close(struct wal_reader *reader);
 
+/** This group and all behind it stay until another one, or NULL for none, is held. */
+void wal_reader_hold(struct wal_reader *reader, const struct wal_group_view *view);
+
+/** Where the log begins. @param file 0: there is none. @param seq 0: its first page is not a good group's
+ *  @return 0 or -errno */
+int wal_log_begin(struct disk *disk, const struct wal_identity *identity, uint64_t *file,
+                  seq_t *seq);
+
 /** @return 1 with a group; 0 at the end (clean or torn: wal_reader_end); -EBADMSG, -ENODATA, -EPERM, -ENOTSUP, -errno,
- *          with `error` filled */
+ *          with `error` filled; -EAGAIN when what is held leaves no room (hold less, and call again) */
 int wal_reader_next(struct wal_reader *reader, struct wal_group_view *view, char *error,
                     size_t error_bytes);
 const struct wal_reader_end *wal_reader_end(const struct wal_reader *reader);

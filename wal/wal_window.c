@@ -33,9 +33,13 @@ static int map_ring(struct wal_window *window, size_t room) {
 }
 
 int wal_window_open(struct wal_window *window, struct disk *disk, uint64_t file_bytes,
-                    uint64_t file_count) {
+                    uint64_t first_file, uint64_t last_file) {
     *window = (struct wal_window){
-        .disk = disk, .file_bytes = file_bytes, .total_bytes = file_bytes * file_count};
+        .disk = disk,
+        .first_file = first_file,
+        .file_bytes = file_bytes,
+        .total_bytes = last_file < first_file ? 0 : file_bytes * (last_file - first_file + 1),
+        .held = UINT64_MAX};
     if (window->total_bytes == 0)
         return 0;
     return map_ring(window, window->total_bytes < WAL_WINDOW_BYTES ? window->total_bytes
@@ -95,7 +99,7 @@ static int read_ahead(struct wal_window *window) {
             return 0; /* a small piece only when nothing better is on its way */
         read->done = false;
         read->io = (struct disk_io){.operation = DISK_READ,
-                                    .file = 1 + window->ahead / window->file_bytes,
+                                    .file = window->first_file + window->ahead / window->file_bytes,
                                     .offset = offset,
                                     .bytes = bytes,
                                     .iov_count = 1,
@@ -112,13 +116,25 @@ static int read_ahead(struct wal_window *window) {
     return 0;
 }
 
+static uint64_t place_of(const struct wal_window *window, uint64_t file, uint64_t offset) {
+    return (file - window->first_file) * window->file_bytes + offset;
+}
+
+void wal_window_hold(struct wal_window *window, uint64_t file, uint64_t offset) {
+    window->held = file ? place_of(window, file, offset) : UINT64_MAX;
+}
+
 int wal_window_get(struct wal_window *window, uint64_t file, uint64_t offset, uint64_t length,
                    const uint8_t **bytes) {
-    const uint64_t from = (file - 1) * window->file_bytes + offset;
+    const uint64_t from = place_of(window, file, offset);
+    const uint64_t keep = window->held < from ? window->held : from;
     int rc = 0;
-    assert(offset + length <= window->file_bytes && from + length <= window->total_bytes);
+    assert(file >= window->first_file && offset + length <= window->file_bytes &&
+           from + length <= window->total_bytes);
     assert(offset % WAL_PAGE_BYTES == 0 && length % WAL_PAGE_BYTES == 0);
-    if (from < window->start || from > window->ahead || length > window->room) {
+    if (from < window->start || from > window->ahead || from + length - keep > window->room) {
+        if (window->held != UINT64_MAX)
+            return -EAGAIN;
         rc = drop_reads(window);
         if (rc == 0 && length > window->room) {
             if (window->bytes != NULL)
@@ -129,7 +145,7 @@ int wal_window_get(struct wal_window *window, uint64_t file, uint64_t offset, ui
         }
         window->end = window->ahead = from;
     }
-    window->start = from;
+    window->start = keep;
     while (rc == 0 && window->end < from + length) {
         rc = read_ahead(window);
         if (rc == 0)

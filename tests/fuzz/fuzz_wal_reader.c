@@ -152,11 +152,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                 inspect_error, sizeof(inspect_error));
     if (inspected != 0)
         check_refusal(inspect_error);
-    int rc = wal_recover(disk, identity, decode, NULL, NULL, &position, error, sizeof(error));
+    int rc = fixture_read(disk, identity, decode, NULL, NULL, &position, error, sizeof(error));
     if (rc != 0) {
         check_refusal(error);
     } else {
-        if (wal_recover(disk, identity, decode, NULL, NULL, &again, error, sizeof(error)) != 0 ||
+        if (fixture_read(disk, identity, decode, NULL, NULL, &again, error, sizeof(error)) != 0 ||
             again.torn_bytes != 0 || again.seq != position.seq ||
             again.file_number != position.file_number ||
             again.file_offset != position.file_offset ||

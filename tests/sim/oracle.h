@@ -60,9 +60,10 @@ void oracle_read_failed(struct oracle *oracle);
 void oracle_stopped(struct oracle *oracle);
 /** The node has been started again, has recovered, and has not served anybody yet. Now show every log file on the medium, in order:
  *  what is in the log must be what was there before, and whatever was durable must be there still.
+ *  @param behind groups up to this one came from a checkpoint: the log is shown from the next one on
  *  @param may_lose the disk lied or was damaged beyond what anybody can tell: forget what is not found, do not complain */
-bool oracle_log_begin(struct oracle *oracle, bool may_lose);
-/** One log file, whole. @param bytes 4 KiB multiple */
+bool oracle_log_begin(struct oracle *oracle, uint64_t behind, bool may_lose);
+/** One log file, whole, or from the first group that is shown on. @param bytes 4 KiB multiple */
 bool oracle_log_file(struct oracle *oracle, const void *bytes, size_t length);
 bool oracle_log_end(struct oracle *oracle);
 

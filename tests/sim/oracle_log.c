@@ -311,12 +311,12 @@ void oracle_stopped(struct oracle *oracle) {
     }
 }
 
-bool oracle_log_begin(struct oracle *oracle, bool may_lose) {
+bool oracle_log_begin(struct oracle *oracle, uint64_t behind, bool may_lose) {
     if (oracle->violation[0])
         return false;
     oracle->showing = true;
     oracle->may_lose = may_lose;
-    oracle->shown_seq = 0;
+    oracle->shown_seq = behind;
     oracle->shown_behind = false;
     oracle->counts.restarts++;
     return true;

@@ -194,11 +194,15 @@ void sim_image_release(struct sim_image *image) {
 }
 
 void sim_check_show_log(struct sim_node *node, bool may_lose) {
-    oracle_log_begin(node->oracle, may_lose);
+    const struct recovery_report *report = &node->recovered;
+    oracle_log_begin(node->oracle, report->checkpoint_seq, may_lose);
     uint64_t file, bytes;
     for (unsigned n = 0; (file = sim_disk_file(&node->disk, DISK_LOG, n)) != 0; n++) {
+        if (file < report->log_file)
+            continue;
         const uint8_t *found = sim_disk_bytes(&node->disk, file, &bytes);
-        oracle_log_file(node->oracle, found, bytes);
+        uint64_t from = file == report->log_file ? report->log_offset : 0;
+        oracle_log_file(node->oracle, found + from, bytes - from);
     }
     oracle_log_end(node->oracle);
     const char *violation = oracle_violation(node->oracle);

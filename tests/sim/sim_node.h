@@ -3,6 +3,7 @@
 #define TALLY_TESTS_SIM_SIM_NODE_H
 
 #include "engine/lcore.h"
+#include "engine/recovery.h"
 #include "tests/sim/oracle.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_plan.h"
@@ -80,6 +81,7 @@ struct sim_node {
     struct net *net;
     struct lcore *lcore;
     struct wal_position position;
+    struct recovery_report recovered;
     term_t term;
     struct sim_turns engine_turns, wal_turns;
     uint64_t drain_until_ns;

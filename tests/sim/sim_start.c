@@ -44,8 +44,10 @@ static void open_engine(struct sim_node *node) {
 }
 
 static int recover(struct sim_node *node) {
-    return wal_recover(&node->disk.disk, &node->identity, engine_replay, engine_replay_group_end,
-                       node->engine, &node->position, node->error, sizeof(node->error));
+    const struct recovery_config config = {
+        .disk = &node->disk.disk, .identity = &node->identity, .workers = 2};
+    return recovery_run(&config, node->engine, &node->position, &node->recovered, node->error,
+                        sizeof(node->error));
 }
 
 static int open_log(struct sim_node *node) {

@@ -309,7 +309,7 @@ void history_group(struct history *history) {
 void history_restart(struct history *history, size_t bytes, bool may_lose) {
     oracle_stopped(history->oracle);
     memset(history->log + bytes, 0, sizeof(history->log) - bytes);
-    oracle_log_begin(history->oracle, may_lose);
+    oracle_log_begin(history->oracle, 0, may_lose);
     oracle_log_file(history->oracle, history->log, sizeof(history->log));
     oracle_log_end(history->oracle);
 }

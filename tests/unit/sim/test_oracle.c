@@ -337,7 +337,7 @@ static void inv6_gap(void) {
     oracle_stopped(h.oracle);
     size_t bytes;
     history_seal(&h, &bytes);
-    oracle_log_begin(h.oracle, false);
+    oracle_log_begin(h.oracle, 0, false);
     oracle_log_file(h.oracle, h.log, sizeof(h.log));
     CHECK_FIRED(&h, "INV-6");
 }
@@ -400,7 +400,7 @@ static void torn_tail_left(void) {
     begin();
     h.log[h.log_bytes + 70000] = 1;
     oracle_stopped(h.oracle);
-    oracle_log_begin(h.oracle, false);
+    oracle_log_begin(h.oracle, 0, false);
     oracle_log_file(h.oracle, h.log, sizeof(h.log));
     CHECK_FIRED(&h, "torn tail");
 }

@@ -5,6 +5,8 @@
 
 #include "engine/base/hash.h"
 #include "tests/unit/wal/wal_fixture.h"
+#include "wal/wal_index.h"
+#include "wal/wal_recover.h"
 
 #define TURNS_MAX 100000u
 
@@ -68,12 +70,10 @@ static int replay(void *context, seq_t seq, unsigned lcore, uint32_t offset, con
     return 0;
 }
 
-static int group_end(void *context, seq_t seq, term_t term, uint64_t cell_time,
-                     uint64_t horizon_ms) {
+static int group_end(void *context, const struct wal_chained_header *chained) {
     struct fixture *fixture = context;
-    (void)cell_time;
-    (void)horizon_ms;
-    if (seq != fixture->replayed_seq + 1 || term == 0)
+    const seq_t seq = chained->seq;
+    if (seq != fixture->replayed_seq + 1 || chained->term == 0)
         return -EILSEQ;
     for (unsigned lane = 0; lane < fixture->lane_count; lane++)
         if (fixture->replay_offset[lane] != fixture->groups[seq % FIXTURE_GROUPS_MAX].length[lane])
@@ -83,12 +83,40 @@ static int group_end(void *context, seq_t seq, term_t term, uint64_t cell_time,
     return 0;
 }
 
+int fixture_read(struct disk *disk, const struct wal_identity *identity, wal_replay_fn *record,
+                 fixture_group_fn *group, void *context, struct wal_position *position,
+                 char *error, size_t error_bytes) {
+    struct wal_reader *reader;
+    struct wal_group_view view;
+    *position = (struct wal_position){.file_number = 1};
+    error[0] = '\0';
+    int rc = wal_reader_open(disk, identity, true, &reader, error, error_bytes);
+    if (rc != 0)
+        return rc;
+    position->index = wal_index_new();
+    if (position->index == NULL)
+        abort();
+    while (rc == 0 && (rc = wal_reader_next(reader, &view, error, error_bytes)) == 1) {
+        rc = wal_group_records(disk, &view, record, context, error, error_bytes);
+        if (rc == 0 && group != NULL)
+            rc = group(context, &view.header->chained);
+        if (rc == 0)
+            rc = wal_position_take(position, &view);
+    }
+    if (rc == 0 && wal_reader_end(reader)->verdict == WAL_VERDICT_TORN)
+        rc = wal_cut_tail(disk, reader, &position->torn_bytes, error, error_bytes);
+    wal_reader_close(reader);
+    if (rc != 0)
+        wal_position_release(position);
+    return rc;
+}
+
 int fixture_recover(struct fixture *fixture, struct disk *disk, struct wal_position *position) {
     fixture->replayed_seq = 0;
     fixture->replayed_records = 0;
     memset(fixture->replay_offset, 0, sizeof(fixture->replay_offset));
-    return wal_recover(disk, &fixture->config.identity, replay, group_end, fixture, position,
-                       fixture->error, sizeof(fixture->error));
+    return fixture_read(disk, &fixture->config.identity, replay, group_end, fixture,
+                        position, fixture->error, sizeof(fixture->error));
 }
 
 int fixture_start(struct fixture *fixture) {

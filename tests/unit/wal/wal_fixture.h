@@ -57,6 +57,12 @@ void fixture_free(struct fixture *fixture);
 int fixture_start(struct fixture *fixture);
 /** Recover only, from any disk, as fixture_start does. */
 int fixture_recover(struct fixture *fixture, struct disk *disk, struct wal_position *position);
+typedef int fixture_group_fn(void *context, const struct wal_chained_header *chained);
+/** Read any log as recovery does, without a ledger: verify, hand over, note, cut a torn tail.
+ *  @param group may be NULL. @return 0, -errno with `error` filled, or what `record` or `group` answered */
+int fixture_read(struct disk *disk, const struct wal_identity *identity, wal_replay_fn *record,
+                 fixture_group_fn *group, void *context, struct wal_position *position,
+                 char *error, size_t error_bytes);
 /** Close the WAL, drained or not. */
 void fixture_stop(struct fixture *fixture);
 
