@@ -218,6 +218,7 @@ static int find_checkpoint(struct run *run, seq_t *first_later) {
     seq_t seqs[CHECKPOINT_LIST_MAX];
     char bad[2][LINE_BYTES / 2 - 32] = {"", ""};
     unsigned bad_count = 0;
+    int bad_rc = -EBADMSG; /* or what a read that failed answered: then trying again may help */
     int count = checkpoint_list(config->disk, seqs, CHECKPOINT_LIST_MAX);
     if (count < 0)
         snprintf(run->error, run->error_bytes, "checkpoints: cannot list them: %s",
@@ -237,6 +238,7 @@ static int find_checkpoint(struct run *run, seq_t *first_later) {
             return rc;
         snprintf(bad[bad_count ? 1 : 0], sizeof(bad[0]), "%s", run->error);
         bad_count++;
+        bad_rc = rc == -ENOENT || rc == -EBADMSG ? bad_rc : rc;
         char line[LINE_BYTES];
         snprintf(line, sizeof(line), "checkpoint of group %llu is passed over: %s",
                  (unsigned long long)seqs[i], run->error);
