@@ -261,9 +261,12 @@ bool wal_checkpoint_help(struct wal *wal, enum wal_checkpoint_use use,
                          enum disk_operation operation, uint64_t file, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = checkpoint_of(wal);
     struct disk_io *io = &checkpoint->helper;
-    /* the log's next file first */
-    if (checkpoint->use != WAL_USE_NONE || wal_file_wanted(wal))
+    if (checkpoint->use != WAL_USE_NONE)
         return false;
+    if (wal_file_wanted(wal)) {
+        checkpoint->helper_waits = true;
+        return false;
+    }
     *io = (struct disk_io){.operation = (uint8_t)operation, .file = file, .owner = checkpoint};
     if (operation == DISK_PUBLISH) {
         io->bytes = WAL_PAGE_BYTES;
@@ -274,6 +277,7 @@ bool wal_checkpoint_help(struct wal *wal, enum wal_checkpoint_use use,
     if (rc == -EAGAIN)
         return false;
     checkpoint->use = use;
+    checkpoint->helper_last = true;
     if (rc == 0) {
         wal->in_flight++;
     } else {
@@ -356,6 +360,8 @@ unsigned wal_checkpoint_step(struct wal *wal, uint64_t now_ns) {
     if (wal->draining && (checkpoint->state == WAL_CHECKPOINT_CREATING ||
                           checkpoint->state == WAL_CHECKPOINT_WRITING))
         wal_checkpoint_abandon(wal, WAL_USE_NONE, -ECANCELED, now_ns); /* the lcores have stopped */
+    checkpoint->helper_waited = checkpoint->helper_waits;
+    checkpoint->helper_waits = false;
     unsigned done = wal_checkpoint_take_chunks(wal, now_ns);
     done += advance(wal, now_ns);
     done += wal_retention_step(wal, now_ns);

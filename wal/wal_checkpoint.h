@@ -84,6 +84,9 @@ struct wal_checkpoint {
     struct wal_checkpoint_write writes[CHECKPOINT_WRITES];
 
     enum wal_checkpoint_use use;
+    bool helper_waits,
+        helper_waited; /**< in this turn and the one before: it was wanted, but the log's next file came first */
+    bool helper_last; /**< what it did last was ours */
     struct disk_io helper;
 
     /* since the last that was published */
@@ -174,6 +177,8 @@ uint64_t wal_retention_horizon_ms(const struct wal *wal);
 bool wal_retention_wants_checkpoint(const struct wal *wal);
 /** Whether something is going or could go, so that a full disk will have room. */
 bool wal_retention_makes_room(const struct wal *wal, uint64_t now_ns);
+/** Whether a log file has been removed, or is about to be. */
+bool wal_retention_removed(const struct wal *wal, uint64_t file);
 /** Publish how much log stands. */
 void wal_retention_count(struct wal *wal);
 

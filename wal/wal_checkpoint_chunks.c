@@ -106,12 +106,16 @@ static bool takes_chunks(const struct wal_checkpoint *checkpoint,
            chunk->header.seq == checkpoint->seq;
 }
 
+/** No group waits for the disk's queue. (One may wait for its file, and chunks do not make that longer.) */
+static bool log_is_served(const struct wal *wal) {
+    return wal->submitted_seq == wal->sealed_seq || wal->stuck;
+}
+
 unsigned wal_checkpoint_take_chunks(struct wal *wal, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = &wal->checkpoint;
     struct wal_checkpoint_write *write =
-        checkpoint->state == WAL_CHECKPOINT_WRITING && wal->submitted_seq == wal->sealed_seq
-            ? free_write(checkpoint)
-            : NULL;
+        checkpoint->state == WAL_CHECKPOINT_WRITING && log_is_served(wal) ? free_write(checkpoint)
+                                                                          : NULL;
     unsigned done = 0;
     for (unsigned i = 0; i < wal->config.lane_count; i++) {
         unsigned number = (checkpoint->next_lane + i) % wal->config.lane_count;
@@ -135,8 +139,7 @@ unsigned wal_checkpoint_take_chunks(struct wal *wal, uint64_t now_ns) {
 unsigned wal_checkpoint_write_own(struct wal *wal, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = &wal->checkpoint;
     struct wal_checkpoint_write *write = free_write(checkpoint);
-    if (checkpoint->use == WAL_USE_LOG_FILE || write == NULL ||
-        wal->submitted_seq != wal->sealed_seq)
+    if (checkpoint->use == WAL_USE_LOG_FILE || write == NULL || !log_is_served(wal))
         return 0; /* a log file that goes leaves the index, too */
     struct checkpoint_chunk *chunk = write->own;
     chunk->header = (struct checkpoint_chunk_header){.magic = CHECKPOINT_CHUNK_MAGIC,

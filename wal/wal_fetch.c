@@ -226,7 +226,8 @@ static bool advance(struct wal *wal, struct wal_fetch_slot *fetch) {
         if (window == NULL || window->state == WAL_WINDOW_READING)
             return false;
         if (window->state == WAL_WINDOW_EMPTY)
-            over = answer(wal, fetch, -EIO, NULL, 0);
+            over = answer(wal, fetch, wal_retention_removed(wal, fetch->file) ? -ENOENT : -EIO,
+                          NULL, 0);
         else if (fetch->state == WAL_FETCH_WALKING)
             over = walk(wal, fetch, window);
         else

@@ -118,6 +118,11 @@ unsigned wal_retention_step(struct wal *wal, uint64_t now_ns) {
     return !is_held(wal) && wal_checkpoint_help(wal, use, DISK_REMOVE, file, now_ns);
 }
 
+bool wal_retention_removed(const struct wal *wal, uint64_t file) {
+    const struct wal_checkpoint *checkpoint = &wal->checkpoint;
+    return file < checkpoint->first_file + (checkpoint->use == WAL_USE_LOG_FILE);
+}
+
 void wal_retention_stray(struct wal *wal, uint64_t file) {
     struct wal_checkpoint *checkpoint = &wal->checkpoint;
     if (checkpoint->stray_count < CHECKPOINT_STRAYS_MAX)

@@ -173,8 +173,16 @@ unsigned wal_submit(struct wal *wal, uint64_t now_ns) {
     return done;
 }
 
+/** The log's next file comes first. But a log that fills files as fast as they can be made always wants one, and what lets files go
+ *  must get through as well: so the helper's turns alternate then. */
+static bool gives_way(const struct wal *wal) {
+    const struct wal_checkpoint *checkpoint = &wal->checkpoint;
+    return (checkpoint->helper_waits || checkpoint->helper_waited) && !checkpoint->helper_last;
+}
+
 bool wal_file_wanted(const struct wal *wal) {
-    return wal->creating || (wal->files_ready < wal->file + 2 && wal->create_error == 0);
+    return wal->creating ||
+           (wal->files_ready < wal->file + 2 && wal->create_error == 0 && !gives_way(wal));
 }
 
 /** Whether to try again to make the file. When the next group has no other place, it is tried once more, and then the log ends. */
@@ -198,7 +206,7 @@ static bool try_again(struct wal *wal, uint64_t now_ns) {
 }
 
 unsigned wal_create_ahead(struct wal *wal, uint64_t now_ns) {
-    if (wal->creating || wal->files_ready >= wal->file + 2)
+    if (wal->creating || wal->files_ready >= wal->file + 2 || gives_way(wal))
         return 0;
     if (wal->create_error != 0 && !try_again(wal, now_ns))
         return 0;
@@ -211,6 +219,7 @@ unsigned wal_create_ahead(struct wal *wal, uint64_t now_ns) {
     int rc = wal->config.disk->submit(wal->config.disk, &wal->create_io);
     if (rc == -EAGAIN)
         return 0;
+    wal->checkpoint.helper_last = false;
     wal->creating = true;
     if (rc == 0) {
         wal->in_flight++;
