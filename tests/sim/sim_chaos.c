@@ -88,21 +88,40 @@ static void cut_link(struct sim_world *world) {
     world->network.cut_until_ns[endpoint][direction] = until_ns;
 }
 
-/** Damage a page that holds something, mostly. */
+/** The last page of the log that holds anything. @return false: there is none */
+static bool log_end(const struct sim_disk *disk, uint64_t *file, uint64_t *at) {
+    bool found = false;
+    uint64_t bytes, number;
+    for (unsigned n = 0; (number = sim_disk_file(disk, DISK_LOG, n)) != 0; n++) {
+        const uint8_t *content = sim_disk_bytes(disk, number, &bytes);
+        for (uint64_t page = 0; page + 4096 <= bytes; page += 4096)
+            if (content[page] != 0) {
+                *file = number;
+                *at = page;
+                found = true;
+            }
+    }
+    return found;
+}
+
+/** Damage something: a sector that holds anything, mostly; the log's end more often than the rest. */
 static void rot(struct sim_world *world) {
     struct sim_disk *disk = &world->node.disk;
-    for (unsigned tries = 0; tries < 40 && disk->file_count != 0; tries++) {
-        uint64_t bytes;
-        uint64_t file =
-            sim_disk_any_file(disk, (unsigned)sim_below(&world->random, disk->file_count));
-        const uint8_t *found = sim_disk_bytes(disk, file, &bytes);
-        uint64_t at = sim_below(&world->random, bytes);
-        if (bytes == 0 || (found[at / 512 * 512] == 0 && tries < 36))
-            continue;
-        if (sim_disk_rot(disk, file, at))
-            oracle_read_failed(world->node.oracle);
-        return;
+    struct sim_random *random = &world->random;
+    uint64_t file = 0, at = 0, bytes;
+    if (sim_chance(random, 400000) && log_end(disk, &file, &at)) {
+        at += sim_below(random, 4096);
+    } else {
+        for (unsigned tries = 0; tries < 40 && disk->file_count != 0; tries++) {
+            file = sim_disk_any_file(disk, (unsigned)sim_below(random, disk->file_count));
+            const uint8_t *content = sim_disk_bytes(disk, file, &bytes);
+            at = sim_below(random, bytes);
+            if (bytes != 0 && (content[at / 512 * 512] != 0 || tries == 36))
+                break;
+        }
     }
+    if (sim_disk_rot(disk, file, at))
+        oracle_read_failed(world->node.oracle);
 }
 
 static void do_deed(struct sim_world *world, const struct sim_deed *deed) {
@@ -151,7 +170,10 @@ static void do_deed(struct sim_world *world, const struct sim_deed *deed) {
         }
         break;
     case SIM_FAULT_bit_rotted:
-        rot(world);
+        if (sim_chance(random, 500000))
+            rot(world);
+        else
+            world->rots_to_come++;
         break;
     case SIM_FAULT_file_lost:
         world->files_to_lose++;
@@ -182,6 +204,8 @@ void sim_chaos_before_start(struct sim_world *world) {
         sim_disk_lose_file(
             disk, sim_disk_file(disk, DISK_LOG, (unsigned)sim_below(&world->random, count)));
     }
+    for (; world->rots_to_come != 0; world->rots_to_come--)
+        rot(world);
     disk->cut_in = 0;
     if (disk->plan.capacity_bytes && sim_chance(&world->random, 500000))
         disk->plan.capacity_bytes +=
@@ -193,7 +217,7 @@ void sim_chaos_before_start(struct sim_world *world) {
 void sim_chaos_heal(struct sim_world *world) {
     struct sim_clock *clock = &world->node.clock;
     world->deed_count = 0;
-    world->files_to_lose = 0;
+    world->files_to_lose = world->rots_to_come = 0;
     world->node.paused_until_ns = 0;
     sim_clock_set(clock, sim_clock_realtime(clock));
     clock->frozen = false;

@@ -31,8 +31,8 @@ struct sim_world {
     struct sim_client clients[SIM_CLIENTS_MAX];
     struct sim_deed deeds[SIM_DEEDS_MAX]; /**< what is still to be done, in any order */
     unsigned deed_count;
-    unsigned files_to_lose; /**< before the next start */
-    uint64_t start_ns;      /**< when the node is started, while it is down */
+    unsigned files_to_lose, rots_to_come; /**< before the next start */
+    uint64_t start_ns;                    /**< when the node is started, while it is down */
     bool keep_down;
     bool accept_clock;
     bool quiet, refused;

@@ -69,7 +69,7 @@ static void draw_disk(struct sim_disk_plan *disk, struct sim_random *random, boo
                                &disk->write_misdirected_ppm, &disk->write_holed_ppm,
                                &disk->sync_lied_ppm};
     for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-        *kinds[i] = rate(random, 25, 500, 20000);
+        *kinds[i] = rate(random, 25, 500, i == 4 ? 500000 : 30000);
 }
 
 static void draw_network(struct sim_network_plan *network, struct sim_random *random) {
