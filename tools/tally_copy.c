@@ -139,10 +139,13 @@ static int first_file(const struct copy *copy, const struct checkpoint_manifest 
     return rc;
 }
 
-/** Sizes as they stand, for progress; the last file counts as far as it goes. */
-static uint64_t log_bytes(const struct copy *copy, uint64_t file) {
+/** About, for progress: up to the checkpoint, or whatever stands where there is none. */
+static uint64_t log_bytes(const struct copy *copy, uint64_t file,
+                          const struct checkpoint_manifest *manifest) {
     struct disk *disk = data_dir_disk(copy->from);
     uint64_t bytes = 0;
+    if (manifest != NULL)
+        return (manifest->log_file - file) * manifest->log_file_bytes + manifest->log_offset;
     for (int64_t size; (size = disk->size(disk, file)) >= 0; file++)
         bytes += (uint64_t)size;
     return bytes;
@@ -201,7 +204,7 @@ static int copy_parts(struct copy *copy, char *error, size_t error_bytes) {
     }
     if (rc != 0)
         return rc;
-    copy->total_bytes += log_bytes(copy, file);
+    copy->total_bytes += log_bytes(copy, file, copy->checkpoint_seq != 0 ? &manifest : NULL);
     rc = copy_log(copy, file, first_seq, error, error_bytes);
     if (rc == 0 && copy->checkpoint_seq != 0 && !copy->log_only) {
         rc = copy_checkpoint(copy, &manifest, error, error_bytes);
