@@ -252,7 +252,7 @@ static int find_checkpoint(struct run *run, seq_t *first_later) {
     snprintf(run->error, run->error_bytes,
              "no checkpoint is good: %s%s%s; restore one from a backup; nothing was changed",
              bad[0], bad_count > 1 ? "; " : "", bad[1]);
-    return -EBADMSG;
+    return bad_rc;
 }
 
 /** Note which checkpoints are kept, oldest first, for the WAL to remove older ones in their turn. */
