@@ -75,8 +75,6 @@ static int open_log(struct sim_node *node) {
     }
     int rc = wal_open(&config, &node->wal, node->error, sizeof(node->error));
     node->position.index = NULL; /* it is the log's now, whatever it answered */
-    if (rc == 0)
-        wal_hold(node->wal, true);
     return rc;
 }
 
