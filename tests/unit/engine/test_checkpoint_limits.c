@@ -284,8 +284,6 @@ static void test_memory_is_nearly_full(void) {
 }
 
 static void test_old_groups_are_refreshed(void) {
-    start(&plain_config);
-    node_close(&node);
     node_open(&node, &plain_config);
     node_begin(&node, (seq_t)5 << 30, NODE_START_NS, NODE_START_NS / NS_PER_MS - 3600000);
     CHECK(make_accounts(2000));
@@ -312,6 +310,74 @@ static void test_old_groups_are_refreshed(void) {
     CHECK(old > 900 && young > 900);
     CHECK(!restored_differs(seq));
     end();
+}
+
+/** What two lcores hold goes into one checkpoint, each one's partitions from its own lane. */
+static void test_two_lcores(void) {
+    enum { LCORES = 2, PARTITIONS = 7, ACCOUNTS = 3000 };
+    struct engine *engine;
+    struct wal_lane *lanes = aligned_alloc(CACHE_LINE_BYTES, LCORES * sizeof(*lanes));
+    CHECK(lanes);
+    memset(lanes, 0, LCORES * sizeof(*lanes));
+    struct node_config config = plain_config;
+    config.partitions = PARTITIONS;
+    node_open(&node, &config); /* whose board is used, and which the chunks are restored from */
+    struct engine_config two = node.engine->config;
+    char error[256];
+    two.lcores = LCORES;
+    two.lanes = lanes;
+    CHECK_EQ(engine_open(&two, &engine, error, sizeof(error)), 0);
+    for (unsigned i = 1; i <= ACCOUNTS; i++) {
+        struct account account = {.id = i, .ledger = 1, .code = 1, .timestamp = i};
+        uint64_t hash = hash_id(account.id, two.hash_seed);
+        unsigned home = hash_partition(hash, PARTITIONS) % LCORES;
+        CHECK(account_apply_create(engine_lcore(engine, home), &account, hash, 1));
+    }
+    atomic_store(&node.board->commit_seq, 1);
+    atomic_store(&node.board->open_group, 2);
+    CHECK_EQ(engine_replay_finish(engine, 1, 1, NODE_START_NS, 0), 0);
+    atomic_store(&node.board->checkpoint_seq, 2);
+    atomic_store(&node.board->open_group, 3);
+    struct node_group group = {.seq = 2, .cell_time = NODE_START_NS};
+    struct checkpoint_manifest manifest, part;
+    for (unsigned i = 0; i < LCORES; i++) {
+        struct engine_lcore *lcore = engine_lcore(engine, i);
+        engine_seal(lcore);
+        struct wal_lane *own = node.lane;
+        node.lane = &lanes[i];
+        node.complete = false;
+        while (!node.complete) {
+            engine_checkpoint(lcore);
+            node_chunks(&node, WAL_CHUNKS_MAX);
+        }
+        node.lane = own;
+        CHECK_EQ(node.chunks[node.chunk_count - 1].header.lcore, i);
+        node_manifest(&node, &group, 0, &part);
+        if (i == 0)
+            manifest = part;
+        else
+            manifest.accounts += part.accounts;
+    }
+    CHECK_EQ(manifest.accounts, ACCOUNTS);
+    manifest.chunk_count = node.chunk_count;
+    manifest.lcores = LCORES;
+    uint128_t digest = 0;
+    for (unsigned p = 0; p < PARTITIONS; p++)
+        digest += engine_partition_digest(engine, p);
+    memcpy(manifest.state_digest, &digest, sizeof(digest));
+    node_open(&other, &config);
+    CHECK_EQ(node_restore(&other, &node, &manifest, 2, 2, error, sizeof(error)), 0);
+    for (unsigned p = 0; p < PARTITIONS; p++)
+        CHECK(engine_partition_digest(engine, p) == engine_partition_digest(other.engine, p));
+    node_close(&other);
+    /* A part that is missing is missed. */
+    node.chunk_count--;
+    node_open(&other, &config);
+    CHECK_EQ(node_restore(&other, &node, &manifest, 2, 2, error, sizeof(error)), -EBADMSG);
+    node_close(&other);
+    engine_close(engine);
+    node_close(&node);
+    free(lanes);
 }
 
 static void test_without_chunks_there_are_no_checkpoints(void) {
@@ -354,6 +420,7 @@ int main(void) {
     TEST_RUN(test_an_abandoned_checkpoint);
     TEST_RUN(test_memory_is_nearly_full);
     TEST_RUN(test_old_groups_are_refreshed);
+    TEST_RUN(test_two_lcores);
     TEST_RUN(test_without_chunks_there_are_no_checkpoints);
     TEST_RUN(test_numbers_of_chunks);
     return TEST_DONE();
