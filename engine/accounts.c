@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 
-#include "engine/engine_internal.h"
+#include "engine/traveller.h"
 
 /** A timestamp's place in the set of account timestamps: the two halves of a bijective hash, so nothing else is stored. */
 static uint64_t timestamp_hash(uint64_t timestamp) {
@@ -39,8 +39,8 @@ struct account *lcore_account_find(struct engine_lcore *lcore, uint128_t id, uin
     return slot == INDEX_NONE ? NULL : account_at(&partition->accounts, slot);
 }
 
-static int room_reserve(struct engine_lcore *lcore, struct partition *partition, uint32_t count,
-                        uint32_t total) {
+int account_room_reserve(struct engine_lcore *lcore, struct partition *partition, uint32_t count,
+                         uint32_t total) {
     int error = account_reserve(&partition->accounts, &lcore->memory, count);
     if (!error)
         error = ledger_reserve(&lcore->ledgers, &lcore->memory, total);
@@ -54,7 +54,10 @@ void account_gather(struct engine_lcore *lcore, const struct account *event, uin
     struct partition *partition = partition_of_hash(lcore, hash);
     view->event = event;
     view->existing = lcore_account_find(lcore, event->id, hash);
-    view->memory_full = !view->existing && room_reserve(lcore, partition, count, total) != 0;
+    view->memory_full =
+        !view->existing &&
+        account_room_reserve(lcore, partition, count + partition->accounts_kept,
+                             total + (lcore->travel ? lcore->travel->accounts_kept : 0)) != 0;
     view->import_cursor = lcore->import_cursor_accounts;
     view->import_collides = false;
     if ((event->flags & ACCOUNT_IMPORTED) && event->timestamp > view->import_cursor &&
@@ -65,33 +68,48 @@ void account_gather(struct engine_lcore *lcore, const struct account *event, uin
     }
 }
 
-/** What an account's creation changes beside its record. */
+/** What an account's creation changes beside its record and the digest. */
+static void account_noted(struct engine_lcore *lcore, const struct account *record) {
+    ledger_need(&lcore->ledgers, record->ledger);
+    uint64_t time_hash = timestamp_hash(record->timestamp);
+    index_insert(&lcore->account_timestamps, (uint32_t)(time_hash >> 32), (uint32_t)time_hash);
+}
+
 static void account_created(struct engine_lcore *lcore, struct partition *partition,
                             const struct account *record, uint64_t hash) {
     struct account_delta delta = {.closed = !!(record->flags & ACCOUNT_CLOSED)};
     partition->digest += partition_account_hash(record, lcore->digest_seed);
     partition_digest_delta(partition, hash, &delta);
-    ledger_need(&lcore->ledgers, record->ledger);
-    uint64_t time_hash = timestamp_hash(record->timestamp);
-    index_insert(&lcore->account_timestamps, (uint32_t)(time_hash >> 32), (uint32_t)time_hash);
+    account_noted(lcore, record);
     if (record->timestamp > lcore->import_cursor_accounts)
         lcore->import_cursor_accounts = record->timestamp;
+}
+
+static struct account *account_add(struct partition *partition, const struct account *record,
+                                   uint64_t hash, uint32_t group) {
+    struct account *account = account_insert(&partition->accounts, record->id, hash);
+    *account = *record;
+    account->reserved = group;
+    return account;
 }
 
 struct account *account_apply_create(struct engine_lcore *lcore, const struct account *record,
                                      uint64_t hash, uint32_t group) {
     struct partition *partition = partition_of_hash(lcore, hash);
-    if (room_reserve(lcore, partition, 1, 1) != 0)
+    if (account_room_reserve(lcore, partition, 1, 1) != 0)
         return NULL;
-    struct account *account = account_insert(&partition->accounts, record->id, hash);
-    *account = *record;
-    account->reserved = group;
     account_created(lcore, partition, record, hash);
-    return account;
+    return account_add(partition, record, hash, group);
 }
 
-void account_install(struct engine_lcore *lcore, const struct account *record, uint64_t hash,
-                     uint64_t decided) {
+void account_apply_travelled(struct engine_lcore *lcore, const struct account *record,
+                             uint64_t hash, uint32_t group) {
+    account_noted(lcore, record);
+    account_add(partition_of_hash(lcore, hash), record, hash, group);
+}
+
+wal_place_t account_log(struct engine_lcore *lcore, const struct account *record,
+                        uint64_t decided) {
     wal_place_t place;
     struct wal_record_account *log = segment_append(lcore, sizeof(*log), &place);
     *log = (struct wal_record_account){
@@ -106,6 +124,12 @@ void account_install(struct engine_lcore *lcore, const struct account *record, u
         .flags = record->flags,
         .imported_timestamp = record->flags & ACCOUNT_IMPORTED ? record->timestamp : 0,
     };
+    return place;
+}
+
+void account_install(struct engine_lcore *lcore, const struct account *record, uint64_t hash,
+                     uint64_t decided) {
+    account_log(lcore, record, decided);
     struct account *account =
         account_apply_create(lcore, record, hash, (uint32_t)lcore->open_group);
     assert(account);

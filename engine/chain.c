@@ -4,58 +4,10 @@
 #include <string.h>
 
 #include "engine/base/planted.h"
-#include "engine/engine_internal.h"
+#include "engine/chain_internal.h"
 
 /** A linked chain: gather copies, decide every member on the copies, and only if all succeed install the outcomes, in order.
  *  Later members see what earlier ones did to the copies; nobody else ever does. Owner: the lcore. */
-
-enum copy_kind {
-    COPY_ACCOUNT = 1, /**< an existing account, as the chain has changed it so far */
-    COPY_PENDING = 2, /**< a pending transfer, existing or made by the chain */
-    COPY_ID = 3,      /**< an id that the chain has used */
-};
-
-struct copy {
-    uint128_t id;
-    union {
-        struct account account;
-        struct pending pending;
-    };
-    void *original;   /**< account: the record itself */
-    uint64_t hash;    /**< of the id */
-    uint64_t digest;  /**< id: of the requested fields */
-    uint32_t outcome; /**< id: which member used it */
-    uint32_t kind;
-};
-
-#define COPIES_MAX                                                                                 \
-    (REQUEST_EVENTS_MAX *                                                                          \
-     5) /**< two accounts, an id, a pending made and a pending resolved, each */
-#define MAP_SLOTS (1u << 17)
-_Static_assert(COPIES_MAX * 2 < MAP_SLOTS, "the map is never more than half full");
-
-/** What one member will do. */
-struct member {
-    union {
-        struct transfer_outcome transfer;
-        struct account_outcome account;
-    };
-    struct transfer_effect effect;
-};
-
-struct chain {
-    uint32_t copy_count;
-    uint32_t
-        map_slots; /**< of this chain: a power of two, so that clearing costs what the chain is worth */
-    uint64_t import_cursor_accounts; /**< as the members so far left them */
-    uint64_t import_cursor_transfers;
-    struct copy *copies;
-    uint32_t *map; /**< 1 + number of the copy, open addressing; all zero between chains */
-    struct member *members;
-    uint16_t touched_count;
-    uint16_t touched[PARTITIONS_MAX]; /**< partitions in which members need room */
-    uint32_t room[PARTITIONS_MAX];    /**< for how many; all zero between chains */
-};
 
 int chain_open(struct chain **chain) {
     struct chain *made = calloc(1, sizeof(*made));
@@ -81,9 +33,11 @@ void chain_close(struct chain *chain) {
     free(chain);
 }
 
-static void chain_reset(struct engine_lcore *lcore, struct chain *chain, uint32_t count) {
+void chain_reset(struct engine_lcore *lcore, struct chain *chain, uint32_t count) {
     while (chain->touched_count)
         chain->room[chain->touched[--chain->touched_count]] = 0;
+    chain->luggage = NULL;
+    chain->missing_count = 0;
     chain->copy_count = 0;
     chain->map_slots = 16;
     while (chain->map_slots < count * 5u * 2u)
@@ -113,7 +67,7 @@ static uint32_t *map_slot(struct chain *chain, uint32_t kind, uint128_t id, uint
     }
 }
 
-static struct copy *copy_find(struct chain *chain, uint32_t kind, uint128_t id, uint64_t hash) {
+struct copy *copy_find(struct chain *chain, uint32_t kind, uint128_t id, uint64_t hash) {
     uint32_t number = *map_slot(chain, kind, id, hash);
     return number ? &chain->copies[number - 1] : NULL;
 }
@@ -127,17 +81,35 @@ static struct copy *copy_make(struct chain *chain, uint32_t kind, uint128_t id, 
     return copy;
 }
 
+/** An account that a traveller brought. One that it should have brought and did not is noted: then nothing is decided. */
+static const struct account *luggage_account(struct engine_lcore *lcore, uint128_t id) {
+    struct chain *chain = lcore->chain;
+    if (id == 0 || id == UINT128_MAX)
+        return NULL;
+    const struct travel_stop *stop = travel_stop_find(lcore, chain->luggage, RECORD_ACCOUNT, id);
+    if (!stop) {
+        if (chain->missing_count < 2)
+            chain->missing[chain->missing_count++] = id;
+        return NULL;
+    }
+    return stop->present ? &stop->account : NULL;
+}
+
 /** The chain's copy of an account; NULL when there is no such account. */
 static struct copy *copy_account(struct engine_lcore *lcore, uint128_t id, uint64_t hash) {
     struct copy *copy = copy_find(lcore->chain, COPY_ACCOUNT, id, hash);
     if (copy)
         return copy;
-    struct account *account = lcore_account_find(lcore, id, hash);
+    const struct account *account;
+    if (unlikely(lcore->chain->luggage))
+        account = luggage_account(lcore, id);
+    else
+        account = lcore_account_find(lcore, id, hash);
     if (!account)
         return NULL;
     copy = copy_make(lcore->chain, COPY_ACCOUNT, id, hash);
     copy->account = *account;
-    copy->original = account;
+    copy->original = lcore->chain->luggage ? NULL : (void *)(uintptr_t)account;
     return copy;
 }
 
@@ -145,16 +117,56 @@ static struct copy *copy_pending(struct engine_lcore *lcore, uint128_t id, uint6
     struct copy *copy = copy_find(lcore->chain, COPY_PENDING, id, hash);
     if (copy)
         return copy;
-    struct partition *partition = partition_of_transfer(lcore, id);
-    uint32_t slot = pending_find(&partition->pendings, id, hash, lcore->horizon_ms);
-    if (slot == INDEX_NONE)
+    const struct pending *pending = NULL;
+    if (unlikely(lcore->chain->luggage)) {
+        const struct travel_stop *stop =
+            travel_stop_find(lcore, lcore->chain->luggage, RECORD_PENDING, id);
+        if (stop && stop->present)
+            pending = &stop->pending;
+    } else {
+        struct partition *partition = partition_of_transfer(lcore, id);
+        uint32_t slot = pending_find(&partition->pendings, id, hash, lcore->horizon_ms);
+        if (slot != INDEX_NONE)
+            pending = pending_at(&partition->pendings, slot);
+    }
+    if (!pending)
         return NULL;
     copy = copy_make(lcore->chain, COPY_PENDING, id, hash);
-    copy->pending = *pending_at(&partition->pendings, slot);
+    copy->pending = *pending;
     return copy;
 }
 
+/** What is remembered of an id, here or in the luggage. */
+static const struct id_record *record_of_id(struct engine_lcore *lcore, uint128_t id,
+                                            uint64_t hash) {
+    if (likely(!lcore->chain->luggage))
+        return id_find(&partition_of_transfer(lcore, id)->ids, id, hash);
+    const struct travel_stop *stop = travel_stop_find(lcore, lcore->chain->luggage, RECORD_ID, id);
+    return stop && stop->present ? &stop->id : NULL;
+}
+
 /* --- transfers ------------------------------------------------------------------------------------------------------- */
+
+/** transfer_gather() from what a traveller brought. */
+static void luggage_gather(struct engine_lcore *lcore, const struct transfer *event,
+                           const struct transfer_effect *effect, struct transfer_view *view) {
+    const struct traveller *luggage = lcore->chain->luggage;
+    if (!transfer_gather_times(lcore, event, view))
+        return;
+    const struct travel_stop *stop = travel_stop_find(lcore, luggage, RECORD_ID, event->id);
+    const struct id_record *record = stop && stop->present ? &stop->id : NULL;
+    view->id = id_knowledge(record, effect->request_digest);
+    if (record) {
+        view->id_timestamp = record->timestamp;
+        return;
+    }
+    const struct travel_stop *pending =
+        event->flags & TRANSFER_PENDING
+            ? travel_stop_find(lcore, luggage, RECORD_PENDING, event->id)
+            : NULL;
+    view->memory_full = !stop || stop->full || (pending && pending->full) ||
+                        ledger_reserve(&lcore->ledgers, &lcore->memory, luggage->count) != 0;
+}
 
 /** What earlier members did to the id of this one. */
 static void gather_own_ids(struct engine_lcore *lcore, const struct transfer *event,
@@ -174,8 +186,7 @@ static void gather_pending_copy(struct engine_lcore *lcore, const struct transfe
         view->pending = &copy->pending;
         return;
     }
-    const struct id_record *record =
-        id_find(&partition_of_transfer(lcore, event->pending_id)->ids, event->pending_id, hash);
+    const struct id_record *record = record_of_id(lcore, event->pending_id, hash);
     if (copy_find(lcore->chain, COPY_ID, event->pending_id, hash))
         view->pending_id = ID_DIFFERENT;
     else if (record)
@@ -242,7 +253,10 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
         transfer_digest(asked, hash_id(asked->debit_account_id, lcore->hash_seed),
                         hash_id(asked->credit_account_id, lcore->hash_seed), &lcore->digest_keys);
     uint32_t room = room_count(chain, transfer_partition(asked->id, lcore->partition_count));
-    transfer_gather(lcore, asked, effect->id_hash, effect->request_digest, room, &view);
+    if (unlikely(chain->luggage))
+        luggage_gather(lcore, asked, effect, &view);
+    else
+        transfer_gather(lcore, asked, effect->id_hash, effect->request_digest, room, &view);
     gather_own_ids(lcore, asked, effect, &view);
     view.import_cursor = chain->import_cursor_transfers;
     uint128_t debit_id = asked->debit_account_id, credit_id = asked->credit_account_id;
@@ -292,7 +306,15 @@ static void account_member(struct engine_lcore *lcore, struct engine_request *re
     *effect = (struct transfer_effect){.decided = decided,
                                        .id_hash = hash_id(asked->id, lcore->hash_seed)};
     uint32_t room = room_count(chain, hash_partition(effect->id_hash, lcore->partition_count));
-    account_gather(lcore, asked, effect->id_hash, room, member + 1, &view);
+    if (unlikely(chain->luggage)) {
+        const struct travel_stop *stop =
+            travel_stop_find(lcore, chain->luggage, RECORD_ACCOUNT, asked->id);
+        view.event = asked;
+        view.existing = stop && stop->present ? &stop->account : NULL;
+        view.memory_full = stop && stop->full;
+    } else {
+        account_gather(lcore, asked, effect->id_hash, room, member + 1, &view);
+    }
     struct copy *own = copy_find(chain, COPY_ACCOUNT, asked->id, effect->id_hash);
     if (own)
         view.existing = &own->account;
@@ -321,9 +343,8 @@ _Static_assert((uint32_t)TRANSFER_STATUS_linked_event_chain_open ==
                    (uint32_t)ACCOUNT_STATUS_linked_event_chain_open,
                "one number");
 
-/** Decide every member. @return the first that failed, or `count` */
-static uint32_t chain_decide(struct engine_lcore *lcore, struct engine_request *request,
-                             uint32_t first, uint32_t count) {
+uint32_t chain_decide(struct engine_lcore *lcore, struct engine_request *request, uint32_t first,
+                      uint32_t count) {
     bool transfers = request->operation == OPERATION_CREATE_TRANSFERS;
     uint32_t failed = count;
     for (uint32_t member = 0; member < count; member++) {
@@ -349,13 +370,18 @@ static uint32_t chain_decide(struct engine_lcore *lcore, struct engine_request *
     return failed;
 }
 
-/** The chain failed at `failed`: nothing took effect, but the id of that member may be burnt, and its status may need the log. */
-static void chain_fail(struct engine_lcore *lcore, struct engine_request *request, uint32_t first,
-                       uint32_t failed) {
+void chain_fail_earlier(struct engine_lcore *lcore, struct engine_request *request, uint32_t first,
+                        uint32_t failed) {
     for (uint32_t member = 0; member < failed; member++)
         request->results[first + member] =
             (struct result){.timestamp = lcore->chain->members[member].effect.decided,
                             .status = TRANSFER_STATUS_linked_event_failed};
+}
+
+/** The chain failed at `failed`: nothing took effect, but the id of that member may be burnt, and its status may need the log. */
+static void chain_fail(struct engine_lcore *lcore, struct engine_request *request, uint32_t first,
+                       uint32_t failed) {
+    chain_fail_earlier(lcore, request, first, failed);
     if (request->operation != OPERATION_CREATE_TRANSFERS)
         return;
     struct transfer buffer;
@@ -365,7 +391,7 @@ static void chain_fail(struct engine_lcore *lcore, struct engine_request *reques
     if (result->status == TRANSFER_STATUS_exists_unresolved) {
         const struct id_record *record =
             id_find(&partition_of_transfer(lcore, asked->id)->ids, asked->id, id_hash);
-        request_fetch(lcore, request, first + failed, record->place);
+        request_fetch(lcore, request, first + failed, record);
     } else if (transfer_status_burns_id(result->status) && !PLANTED(chain_burns_nothing)) {
         transfer_burn(lcore, asked->id, id_hash, result->timestamp, result->status);
         request_wait_for(request, lcore->open_group);

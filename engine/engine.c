@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "engine/engine_internal.h"
+#include "engine/traveller.h"
 
 #define BUFFER_ALIGN 4096
 
@@ -17,6 +17,9 @@ void engine_submit(struct engine_lcore *lcore, struct engine_request *request) {
     request->wait_group = 0;
     request->next_event = 0;
     request->unresolved = 0;
+    request->away = 0;
+    request->away_filter = 0;
+    request->blocked = false;
     request->imported = request_is_imported(request);
 
     queue_push(&lcore->queue, request);
@@ -35,7 +38,7 @@ void request_hold(struct engine_lcore *lcore, struct engine_request *request) {
 }
 
 void request_fetch(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
-                   wal_place_t place) {
+                   const struct id_record *remembered) {
     assert(lcore->fetch_free);
     uint32_t number = lcore->fetch_free - 1;
     struct fetch_slot *slot = &lcore->fetches[number];
@@ -43,16 +46,28 @@ void request_fetch(struct engine_lcore *lcore, struct engine_request *request, u
     lcore->fetch_free_count--;
     slot->request = request;
     slot->event = event;
+    slot->digest = remembered->digest;
+    slot->timestamp = remembered->timestamp;
     request->unresolved++;
-    int error = wal_lane_fetch(lcore->lane, place, number);
+    int error = wal_lane_fetch(lcore->lane, remembered->place, number);
     assert(!error);
     (void)error;
+}
+
+/** Whoever saw the reply to an event asks for the next one later, wherever that is decided: so it gets a later timestamp. */
+static void clock_pass(struct engine_lcore *lcore, uint64_t timestamp) {
+    if (timestamp <= lcore->last_timestamp)
+        return;
+    lcore->last_timestamp = timestamp;
+    engine_clock(lcore, timestamp);
 }
 
 unsigned engine_completed(struct engine_lcore *lcore, struct engine_request **requests,
                           unsigned count_max) {
     /* Acquire pairs with the WAL's release of commit_seq: what is acknowledged from here on is durable. */
     seq_t commit_seq = atomic_load_explicit(&lcore->board->commit_seq, memory_order_acquire);
+    if (unlikely(lcore->travel) && lcore->commit_seq < commit_seq)
+        clock_pass(lcore, atomic_load_explicit(&lcore->board->commit_time, memory_order_relaxed));
     while (lcore->commit_seq < commit_seq) {
         lcore->commit_seq++;
         struct request_queue *held = &lcore->held[lcore->commit_seq % HOLDS];
@@ -73,7 +88,7 @@ unsigned engine_completed(struct engine_lcore *lcore, struct engine_request **re
 }
 
 bool engine_idle(const struct engine_lcore *lcore) {
-    return lcore->outstanding == 0;
+    return lcore->outstanding == 0 && (!lcore->travel || lcore->travel->away == 0);
 }
 
 void engine_drain(struct engine_lcore *lcore) {
@@ -81,7 +96,8 @@ void engine_drain(struct engine_lcore *lcore) {
 }
 
 bool engine_backlog(const struct engine_lcore *lcore) {
-    return lcore->queue.head || lcore->stalled.head;
+    return lcore->queue.head || lcore->stalled.head ||
+           (lcore->travel && lcore->travel->waiting.head);
 }
 
 /* --- time ---------------------------------------------------------------------------------------------------------------- */
@@ -102,6 +118,7 @@ uint64_t engine_cell_time(const struct engine_lcore *lcore) {
 static void lcore_close(struct engine_lcore *lcore) {
     memory_close(&lcore->memory);
     chain_close(lcore->chain);
+    travel_close(lcore);
     checkpoint_close(lcore->checkpoint);
     for (unsigned i = 0; i < WAL_BUFFERS; i++)
         free(lcore->buffers[i]);
@@ -130,6 +147,8 @@ static int lcore_open(struct engine *engine, struct engine_lcore *lcore, unsigne
     lcore->fetch_free = 1;
     lcore->fetch_free_count = WAL_FETCHES_MAX;
     int error = chain_open(&lcore->chain);
+    if (!error && config->lcores > 1)
+        error = travel_open(lcore);
     if (!error && config->checkpoint_chunks)
         error = checkpoint_open(lcore, config->checkpoint_chunks);
     if (!error)
@@ -214,7 +233,11 @@ int engine_open(const struct engine_config *config, struct engine **engine, char
     for (unsigned p = 0; p < config->partitions; p++) {
         made->partitions[p].ids.id_time = config->id_time;
         made->partitions[p].pendings.id_time = config->id_time;
+        made->partitions[p].owner = (uint8_t)(p % config->lcores);
     }
+    if (config->lcores > 1 &&
+        exchange_open(&made->exchange, config->lcores, travel_ring_capacity(config)))
+        goto full;
     for (unsigned i = 0; i < config->lcores; i++) {
         if (lcore_open(made, &made->lcores[i], i))
             goto full;
@@ -235,6 +258,7 @@ void engine_close(struct engine *engine) {
         return;
     for (unsigned i = 0; engine->lcores && i < engine->config.lcores; i++)
         lcore_close(&engine->lcores[i]);
+    exchange_close(&engine->exchange);
     free(engine->lcores);
     free(engine->partitions);
     free(engine);

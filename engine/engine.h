@@ -57,10 +57,13 @@ struct engine_request {
     /* the engine's */
     uint32_t
         code; /**< enum request_code: ok, or unknown_outcome when the log could not be read (results are void) */
-    seq_t wait_group;    /**< released when this group is committed; tells the reply's seq */
-    uint32_t next_event; /**< first one not executed yet */
-    bool imported;       /**< the first event is imported, so all must be */
-    uint32_t unresolved; /**< results that wait for fields from the log */
+    seq_t wait_group;     /**< released when this group is committed; tells the reply's seq */
+    uint32_t next_event;  /**< first one not executed yet */
+    bool imported;        /**< the first event is imported, so all must be */
+    uint32_t unresolved;  /**< results that wait for fields from the log */
+    uint32_t away;        /**< events, or chains, that are with travellers */
+    uint64_t away_filter; /**< a bit for every account and id that they name */
+    bool blocked;         /**< the next event has to wait for them */
     struct engine_request *next;
 };
 
@@ -85,6 +88,10 @@ uint64_t engine_cell_time(const struct engine_lcore *lcore);
 
 /** Queue a request for execution. Never blocks, never allocates; the queue is the requests' own links. */
 void engine_submit(struct engine_lcore *lcore, struct engine_request *request);
+
+/** Take what other lcores sent, and let travellers go on. Nothing where there is only one.
+ *  @return messages taken; 0 means an empty turn */
+unsigned engine_exchange(struct engine_lcore *lcore);
 
 /** Execute what is queued, up to about `events_max` events; expire what is due; take answers from the log.
  *  An lcore whose log buffers are all in flight decides nothing until one is free.

@@ -5,6 +5,7 @@
 #include "engine/account_decide.h"
 #include "engine/checkpoint.h"
 #include "engine/engine.h"
+#include "engine/exchange.h"
 #include "engine/ledger_table.h"
 #include "engine/partition.h"
 #include "engine/transfer_decide.h"
@@ -40,6 +41,17 @@ static inline void queue_push(struct request_queue *queue, struct engine_request
     queue->tail = request;
 }
 
+/** Put all of `first` before what is in the queue. */
+static inline void queue_prepend(struct request_queue *queue, struct request_queue *first) {
+    if (!first->head)
+        return;
+    first->tail->next = queue->head;
+    if (!queue->head)
+        queue->tail = first->tail;
+    queue->head = first->head;
+    first->head = NULL;
+}
+
 static inline struct engine_request *queue_pop(struct request_queue *queue) {
     struct engine_request *request = queue->head;
     if (request)
@@ -51,7 +63,8 @@ static inline struct engine_request *queue_pop(struct request_queue *queue) {
 struct fetch_slot {
     struct engine_request *request;
     uint32_t event;
-    uint32_t free_next; /**< 1 + next free slot */
+    uint32_t free_next;         /**< 1 + next free slot */
+    uint64_t digest, timestamp; /**< what was remembered of the id */
 };
 
 /** What the first passes over a burst found out about an event. Hints: what does not fit is looked up again. */
@@ -67,6 +80,7 @@ struct prepared {
 
 struct chain;
 struct checkpoint;
+struct travel;
 
 struct engine_lcore {
     /* read-mostly */
@@ -113,6 +127,7 @@ struct engine_lcore {
     struct prepared prepared[PREPARE_EVENTS_MAX];
     struct chain *chain;
     struct checkpoint *checkpoint; /**< NULL: there are none */
+    struct travel *travel;         /**< NULL: the only engine lcore, to which everything belongs */
 
     /* state beside the partitions */
     struct memory memory;
@@ -132,6 +147,7 @@ struct engine {
     struct engine_config config;
     struct partition *partitions;
     struct engine_lcore *lcores;
+    struct exchange exchange; /**< between the lcores */
 };
 
 static inline struct partition *partition_of_hash(const struct engine_lcore *lcore, uint64_t hash) {
@@ -175,9 +191,13 @@ static inline seq_t group_pending(const struct engine_lcore *lcore, uint32_t low
                : 0;
 }
 
-/** A bound for the group of anything that this lcore ever logged. */
+/** A bound for the group of anything that stands in the tables, or in a traveller's luggage. */
 static inline seq_t group_bound(const struct engine_lcore *lcore) {
-    return lcore->segment_bytes ? lcore->open_group : lcore->open_group - 1;
+    if (likely(!lcore->travel))
+        return lcore->segment_bytes ? lcore->open_group : lcore->open_group - 1;
+    /* another lcore may have logged it in this very group, which is then sealed even if this lcore has nothing for it */
+    atomic_store_explicit(&lcore->lane->wanted_group, lcore->open_group, memory_order_relaxed);
+    return lcore->open_group;
 }
 
 static inline void request_wait_for(struct engine_request *request, seq_t group) {
@@ -190,7 +210,7 @@ static inline void request_wait_for(struct engine_request *request, seq_t group)
 void request_hold(struct engine_lcore *lcore, struct engine_request *request);
 /** Ask for a record of the log; the answer completes result `event`. A slot must be free. */
 void request_fetch(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
-                   wal_place_t place);
+                   const struct id_record *remembered);
 
 /* segment.c: the log buffer of the open group */
 /** Whether the open segment has room for `bytes` and its buffer may be written. */
@@ -270,6 +290,23 @@ static inline void ledger_move(struct engine_lcore *lcore, uint32_t ledger, amou
     total->sums.debits_posted += amount;
     total->sums.credits_posted += amount;
 }
+/** Log a created transfer, an expiry, an id that failed for good. @return where it stands */
+wal_place_t transfer_log(struct engine_lcore *lcore, const struct transfer_effect *effect);
+wal_place_t transfer_log_expiry(struct engine_lcore *lcore, const struct transfer *pending);
+wal_place_t transfer_log_burnt(struct engine_lcore *lcore, uint128_t id, uint64_t decided,
+                               uint32_t status);
+/** The ledger's totals, as this lcore's decisions change them. */
+void total_apply(struct engine_lcore *lcore, uint32_t ledger, const struct account_delta *debit,
+                 const struct account_delta *credit);
+/** In its own partition a pending transfer begins to live, or ends. */
+void pending_started(struct engine_lcore *lcore, const struct transfer *record, uint64_t id_hash,
+                     uint32_t group);
+void pending_ended(struct engine_lcore *lcore, struct partition *partition, uint32_t slot,
+                   enum pending_state state, uint128_t resolver_id, uint32_t group);
+/** The part of transfer_gather() that needs no table. @return whether the id's time allows it to be remembered */
+bool transfer_gather_times(const struct engine_lcore *lcore, const struct transfer *event,
+                           struct transfer_view *view);
+enum id_knowledge id_knowledge(const struct id_record *record, uint64_t digest);
 /** Log a created transfer, remember its id, and apply it. */
 void transfer_install(struct engine_lcore *lcore, const struct transfer_effect *effect);
 /** Log and remember that an id failed for good. */
@@ -311,6 +348,9 @@ void account_install(struct engine_lcore *lcore, const struct account *record, u
 /** Create an account in the tables, logged already. Room must be there unless replaying. @return it, or NULL for lack of memory */
 struct account *account_apply_create(struct engine_lcore *lcore, const struct account *record,
                                      uint64_t hash, uint32_t group);
+/** The same for an outcome that another lcore accounts for; room was kept. */
+void account_apply_travelled(struct engine_lcore *lcore, const struct account *record,
+                             uint64_t hash, uint32_t group);
 void account_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                      struct prepared *prepared);
 /** @param count how many accounts need room in this one's partition, @param total in all */
@@ -319,6 +359,11 @@ void account_gather(struct engine_lcore *lcore, const struct account *event, uin
 /** Remember that accounts have these timestamps. @return 0 or -ENOMEM */
 int account_timestamps_add(struct engine_lcore *lcore, const uint64_t *timestamps, uint32_t count);
 bool account_timestamp_taken(const struct engine_lcore *lcore, uint64_t timestamp);
+/** Room for accounts: `count` in this partition, `total` in all of the lcore. @return 0 or -ENOMEM */
+int account_room_reserve(struct engine_lcore *lcore, struct partition *partition, uint32_t count,
+                         uint32_t total);
+/** @return where it stands */
+wal_place_t account_log(struct engine_lcore *lcore, const struct account *record, uint64_t decided);
 
 /* chain.c */
 int chain_open(struct chain **chain);
@@ -332,6 +377,8 @@ void chain_execute(struct engine_lcore *lcore, struct engine_request *request, u
 unsigned prepare_burst(struct engine_lcore *lcore);
 
 /* execute.c */
+/** Whether this group's horizon is so far behind that the ids in use would not fit the window. Then it has to be sealed first. */
+bool horizon_stale(struct engine_lcore *lcore);
 /** Whether the first event is imported. */
 bool request_is_imported(const struct engine_request *request);
 /** What is wrong with an event before it is looked at on its own: its place in the request, imported or not, its timestamp.
@@ -344,7 +391,15 @@ void lookup_account(struct engine_lcore *lcore, struct engine_request *request, 
                     struct prepared *prepared);
 void lookup_transfer(struct engine_lcore *lcore, struct engine_request *request, uint32_t event);
 /** Complete a result with the record that came back from the log. */
-void lookup_fetched(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+void lookup_fetched(struct engine_lcore *lcore, const struct fetch_slot *slot,
                     const struct wal_fetch *answer);
+/** A retry with other fields: now that the recorded ones, and the pending transfer that they resolve (NULL: none), are known. */
+void retry_resolve(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                   const struct transfer *recorded, const struct transfer *pending);
+/** What a lookup found, or NULL. */
+void lookup_account_found(struct engine_lcore *lcore, struct engine_request *request,
+                          uint32_t event, const struct account *account);
+void lookup_transfer_found(struct engine_lcore *lcore, struct engine_request *request,
+                           uint32_t event, const struct id_record *record);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/engine_internal.h"
+#include "engine/traveller.h"
 
 /** One turn over what is queued: burst by burst, each looked up as a whole (prepare.c) and then executed in order. */
 
@@ -72,10 +72,12 @@ enum progress {
     PROGRESS_NO_ROOM, /**< the log buffer is full, its group's horizon too old, or no chunk is left for what would have to be saved:
                            decide nothing until the next group, or until chunks come back */
     PROGRESS_STALLED, /**< every fetch slot is taken */
+    PROGRESS_BLOCKED, /**< the next event has to wait for earlier ones of the request, which travel */
+    PROGRESS_FULL,    /**< it has to travel, and no traveller is free */
 };
 
 /** Whether this group's horizon is so far behind that the ids in use would not fit the window. Then the group has to be sealed first. */
-static bool horizon_stale(struct engine_lcore *lcore) {
+bool horizon_stale(struct engine_lcore *lcore) {
     const struct engine_config *config = &lcore->engine->config;
     if (!lcore->id_time)
         return false;
@@ -104,12 +106,14 @@ static enum progress request_execute(struct engine_lcore *lcore, struct engine_r
         if (likely(plain)) {
             uint32_t left = request->event_count - event;
             left = left < prepared_count - *used ? left : prepared_count - *used;
+            if (unlikely(lcore->travel))
+                left = travel_run(lcore, request, &prepared[*used], left);
             uint32_t done = transfers_execute_plain(
                 lcore, request, (const struct compact_transfer *)request->events + event,
                 &prepared[*used], left);
             request->next_event = event += done;
             *used += done;
-            if (likely(done == left))
+            if (likely(done == left && left))
                 continue;
         }
         if (unlikely(lcore->fetch_free_count < slots))
@@ -120,6 +124,19 @@ static enum progress request_execute(struct engine_lcore *lcore, struct engine_r
             if (unlikely(!segment_has_room(lcore, (size_t)count * TRANSFER_RECORD_BYTES_MAX) ||
                          !checkpoint_has_room(lcore, count)))
                 return PROGRESS_NO_ROOM;
+        }
+        if (unlikely(lcore->travel)) {
+            enum travel_answer answer =
+                travel_event(lcore, request, event, count, &prepared[*used]);
+            if (answer == TRAVEL_EARLIER)
+                return PROGRESS_BLOCKED;
+            if (answer == TRAVEL_FULL)
+                return PROGRESS_FULL;
+            if (answer == TRAVEL_LEFT) {
+                request->next_event += count;
+                *used += count;
+                continue;
+            }
         }
         if (count > 1)
             chain_execute(lcore, request, event, count);
@@ -140,25 +157,21 @@ static enum progress request_execute(struct engine_lcore *lcore, struct engine_r
 static unsigned take_answers(struct engine_lcore *lcore) {
     struct wal_fetch answer;
     unsigned count = 0;
-    while (wal_lane_fetched(lcore->lane, &answer)) {
+    while (travel_has_slot(lcore) && wal_lane_fetched(lcore->lane, &answer)) {
         struct fetch_slot *slot = &lcore->fetches[answer.cookie];
         struct engine_request *request = slot->request;
-        lookup_fetched(lcore, request, slot->event, &answer);
+        lookup_fetched(lcore, slot, &answer);
         slot->free_next = lcore->fetch_free;
         lcore->fetch_free = (uint32_t)answer.cookie + 1;
         lcore->fetch_free_count++;
-        if (--request->unresolved == 0 && request->next_event == request->event_count)
+        if (--request->unresolved == 0 && request->next_event == request->event_count &&
+            !request->away)
             request_hold(lcore, request);
         count++;
     }
     /* Whoever waited for a slot goes on, before anybody newer. */
-    if (count && lcore->stalled.head) {
-        lcore->stalled.tail->next = lcore->queue.head;
-        if (!lcore->queue.head)
-            lcore->queue.tail = lcore->stalled.tail;
-        lcore->queue.head = lcore->stalled.head;
-        lcore->stalled.head = NULL;
-    }
+    if (count)
+        queue_prepend(&lcore->queue, &lcore->stalled);
     return count;
 }
 
@@ -233,11 +246,17 @@ unsigned engine_execute(struct engine_lcore *lcore, unsigned events_max) {
             progress = request_execute(lcore, request, lcore->prepared, prepared, &used);
             if (request->next_event == request->event_count) {
                 queue_pop(&lcore->queue);
-                if (!request->unresolved)
+                if (!request->unresolved && !request->away)
                     request_hold(lcore, request);
             } else if (progress == PROGRESS_STALLED) {
                 queue_pop(&lcore->queue);
                 queue_push(&lcore->stalled, request);
+            } else if (progress == PROGRESS_BLOCKED) {
+                queue_pop(&lcore->queue);
+                request->blocked = true;
+            } else if (progress == PROGRESS_FULL) {
+                queue_pop(&lcore->queue);
+                queue_push(&lcore->travel->waiting, request);
             }
         }
         executed += used;
@@ -246,5 +265,7 @@ unsigned engine_execute(struct engine_lcore *lcore, unsigned events_max) {
     }
     if (executed)
         watch_memory(lcore);
+    if (unlikely(lcore->travel))
+        work += engine_exchange(lcore);
     return work + executed;
 }

@@ -37,11 +37,13 @@ unsigned lcore_step(struct lcore *lcore) {
         unsigned count = net_rx(lcore->net, now_ns, engine_cell_time(engine), requests, &packets);
         work += packets;
 
-        /* exchange: every partition is owned by this lcore, so every request is executed here. */
+        /* exchange: a request is executed where it came in; what it needs elsewhere, travellers fetch. */
         for (unsigned i = 0; i < count; i++)
             engine_submit(engine, requests[i]);
         lcore->requests += count;
     }
+
+    work += engine_exchange(engine);
 
     /* execute: gather, decide, install; outcomes go into the open group. */
     unsigned executed = engine_execute(engine, EVENTS_PER_TURN);

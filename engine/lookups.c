@@ -2,15 +2,20 @@
 #include <errno.h>
 
 #include "engine/base/planted.h"
-#include "engine/engine_internal.h"
+#include "engine/traveller.h"
 
 void lookup_account(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                     struct prepared *prepared) {
     uint128_t id = ((const uint128_t *)request->events)[event];
-    struct result *result = &request->results[event];
     struct account *account = prepared->account[0];
     if (!account || account->id != id)
         account = lcore_account_find(lcore, id, prepared->hash[0]);
+    lookup_account_found(lcore, request, event, account);
+}
+
+void lookup_account_found(struct engine_lcore *lcore, struct engine_request *request,
+                          uint32_t event, const struct account *account) {
+    struct result *result = &request->results[event];
     if (!account) {
         *result = (struct result){.status = LOOKUP_STATUS_absent};
         return;
@@ -37,8 +42,14 @@ void lookup_transfer(struct engine_lcore *lcore, struct engine_request *request,
         wait_for_horizon(lcore, request);
         return;
     }
-    const struct id_record *record = id_find(&partition_of_transfer(lcore, id)->ids, id,
-                                             hash_transfer_id(id, lcore->digest_seed));
+    lookup_transfer_found(lcore, request, event,
+                          id_find(&partition_of_transfer(lcore, id)->ids, id,
+                                  hash_transfer_id(id, lcore->digest_seed)));
+}
+
+void lookup_transfer_found(struct engine_lcore *lcore, struct engine_request *request,
+                           uint32_t event, const struct id_record *record) {
+    struct result *result = &request->results[event];
     if (!record || id_is_burnt(record)) {
         *result = (struct result){.status = LOOKUP_STATUS_absent};
         return;
@@ -46,54 +57,63 @@ void lookup_transfer(struct engine_lcore *lcore, struct engine_request *request,
     *result = (struct result){.status = LOOKUP_STATUS_found, .timestamp = record->timestamp};
     seq_t group = wal_place_seq(record->place, lcore->open_group);
     request_wait_for(request, group > lcore->commit_seq ? group : 0);
-    request_fetch(lcore, request, event, record->place);
+    request_fetch(lcore, request, event, record);
 }
 
-/** A retry with other fields: now that the recorded ones are known, which status is it? */
-static uint32_t retry_status(struct engine_lcore *lcore, struct engine_request *request,
-                             uint32_t event, const struct transfer *recorded) {
+void retry_resolve(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                   const struct transfer *recorded, const struct transfer *pending) {
+    struct result *result = &request->results[event];
     struct transfer buffer;
     const struct transfer *asked = request_transfer(request, event, &buffer);
+    if (!pending && (recorded->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING))) {
+        wait_for_horizon(lcore, request);
+        result->status = TRANSFER_STATUS_id_expired;
+        return;
+    }
+    result->status = transfer_exists(asked, recorded, pending);
+    if (result->status == TRANSFER_STATUS_exists)
+        result->timestamp = recorded->timestamp;
+}
+
+/** The same, where the pending transfer is looked up here, or a traveller sent for it. */
+static void retry(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+                  const struct transfer *recorded) {
     const struct transfer *pending = NULL;
     if (recorded->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)) {
+        if (travel_retry(lcore, request, event, recorded))
+            return;
         struct partition *partition = partition_of_transfer(lcore, recorded->pending_id);
         uint32_t slot = pending_find(&partition->pendings, recorded->pending_id,
                                      hash_transfer_id(recorded->pending_id, lcore->digest_seed),
                                      lcore->horizon_ms);
-        if (slot == INDEX_NONE) {
-            wait_for_horizon(lcore, request);
-            return TRANSFER_STATUS_id_expired;
-        }
-        pending = &pending_at(&partition->pendings, slot)->transfer;
+        if (slot != INDEX_NONE)
+            pending = &pending_at(&partition->pendings, slot)->transfer;
     }
-    return transfer_exists(asked, recorded, pending);
+    retry_resolve(lcore, request, event, recorded, pending);
 }
 
 /** Whether what came back is what was remembered: the log's own digests cover whole segments, and a fetch may read less than one. */
-static bool is_the_record(struct engine_lcore *lcore, const struct engine_request *request,
-                          uint32_t event, const struct wal_transfer_fields *fields) {
+static bool is_the_record(struct engine_lcore *lcore, const struct fetch_slot *slot,
+                          const struct wal_transfer_fields *fields) {
+    const struct engine_request *request = slot->request;
     const struct transfer *transfer = &fields->transfer;
     struct transfer buffer;
     uint128_t asked = request->operation == OPERATION_LOOKUP_TRANSFERS
-                          ? ((const uint128_t *)request->events)[event]
-                          : request_transfer(request, event, &buffer)->id;
-    if (transfer->id != asked)
-        return false;
-    const struct id_record *record = id_find(&partition_of_transfer(lcore, asked)->ids, asked,
-                                             hash_transfer_id(asked, lcore->digest_seed));
-    if (!record)
-        return true; /* forgotten meanwhile */
+                          ? ((const uint128_t *)request->events)[slot->event]
+                          : request_transfer(request, slot->event, &buffer)->id;
     uint64_t digest = fields->request_digest;
     if (!digest)
         digest = transfer_digest(transfer, hash_id(transfer->debit_account_id, lcore->hash_seed),
                                  hash_id(transfer->credit_account_id, lcore->hash_seed),
                                  &lcore->digest_keys);
-    return digest == record->digest && transfer->timestamp == record->timestamp;
+    return transfer->id == asked && digest == slot->digest &&
+           transfer->timestamp == slot->timestamp;
 }
 
-void lookup_fetched(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
+void lookup_fetched(struct engine_lcore *lcore, const struct fetch_slot *slot,
                     const struct wal_fetch *answer) {
-    struct result *result = &request->results[event];
+    struct engine_request *request = slot->request;
+    struct result *result = &request->results[slot->event];
     struct wal_transfer_fields fields;
     bool lookup = request->operation == OPERATION_LOOKUP_TRANSFERS;
     if (answer->status == -ENOENT) {
@@ -104,15 +124,12 @@ void lookup_fetched(struct engine_lcore *lcore, struct engine_request *request, 
         return;
     }
     if (answer->status || wal_record_transfer_decode(answer->record, answer->length, &fields) ||
-        !is_the_record(lcore, request, event, &fields)) {
+        !is_the_record(lcore, slot, &fields)) {
         request->code = REQUEST_CODE_unknown_outcome;
         return;
     }
-    if (lookup) {
-        ((struct transfer *)request->records)[event] = fields.transfer;
-    } else {
-        result->status = retry_status(lcore, request, event, &fields.transfer);
-        if (result->status == TRANSFER_STATUS_exists)
-            result->timestamp = fields.transfer.timestamp;
-    }
+    if (lookup)
+        ((struct transfer *)request->records)[slot->event] = fields.transfer;
+    else
+        retry(lcore, request, slot->event, &fields.transfer);
 }

@@ -73,6 +73,10 @@ void pending_resolve(struct pending_table *table, uint32_t slot, enum pending_st
     }
 }
 
+void pending_expiry_starts(struct pending_table *table, uint32_t slot) {
+    heap_remove(&table->expiry, pending_at(table, slot)->heap_position, position_moved, table);
+}
+
 unsigned pending_forget(struct pending_table *table, uint64_t horizon_ms, uint64_t hash_seed,
                         unsigned count_max) {
     unsigned count = 0;

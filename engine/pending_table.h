@@ -70,6 +70,9 @@ uint32_t pending_insert(struct pending_table *table, const struct transfer *tran
 void pending_resolve(struct pending_table *table, uint32_t slot, enum pending_state state,
                      uint128_t resolver_id);
 
+/** A traveller has set out to expire it: it stays live, but is not due again. */
+void pending_expiry_starts(struct pending_table *table, uint32_t slot);
+
 /** When the next expiry is due (ns), UINT64_MAX: nothing to expire. */
 static inline uint64_t pending_due_ns(const struct pending_table *table) {
     const struct heap_entry *first = heap_first(&table->expiry);

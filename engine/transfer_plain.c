@@ -136,7 +136,7 @@ unsigned transfers_execute_plain(struct engine_lcore *lcore, struct engine_reque
                                  const struct compact_transfer *asked, struct prepared *prepared,
                                  unsigned count) {
     struct run run;
-    if (unlikely(!run_begin(lcore, &run) || !checkpoint_has_room(lcore, count)))
+    if (unlikely(!count || !run_begin(lcore, &run) || !checkpoint_has_room(lcore, count)))
         return 0;
     uint64_t decided = run.decided;
     struct result *result = &request->results[request->next_event];

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "engine/base/planted.h"
-#include "engine/engine_internal.h"
+#include "engine/traveller.h"
 
 const struct transfer *request_transfer(const struct engine_request *request, uint32_t event,
                                         struct transfer *buffer) {
@@ -52,7 +52,7 @@ static bool id_in_window(const struct engine_lcore *lcore, uint128_t id) {
                                id_time_ms(id) <= lcore->cell_time / NS_PER_MS + ID_AHEAD_MAX_MS);
 }
 
-static enum id_knowledge id_knowledge(const struct id_record *record, uint64_t digest) {
+enum id_knowledge id_knowledge(const struct id_record *record, uint64_t digest) {
     if (likely(!record))
         return ID_ABSENT;
     if (id_is_burnt(record))
@@ -60,15 +60,20 @@ static enum id_knowledge id_knowledge(const struct id_record *record, uint64_t d
     return record->digest == digest || PLANTED(retry_not_compared) ? ID_SAME : ID_DIFFERENT;
 }
 
-void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, uint64_t id_hash,
-                     uint64_t digest, uint32_t count, struct transfer_view *view) {
-    struct partition *home = partition_of_transfer(lcore, event->id);
+bool transfer_gather_times(const struct engine_lcore *lcore, const struct transfer *event,
+                           struct transfer_view *view) {
     view->event = event;
     view->cell_time_ms = lcore->cell_time / NS_PER_MS;
     view->horizon_ms = lcore->id_time ? lcore->horizon_ms : 0;
     view->id_time = lcore->id_time;
     view->import_cursor = lcore->import_cursor_transfers;
-    if (!id_in_window(lcore, event->id))
+    return id_in_window(lcore, event->id);
+}
+
+void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, uint64_t id_hash,
+                     uint64_t digest, uint32_t count, struct transfer_view *view) {
+    struct partition *home = partition_of_transfer(lcore, event->id);
+    if (!transfer_gather_times(lcore, event, view))
         return;
     const struct id_record *record = id_find(&home->ids, event->id, id_hash);
     view->id = id_knowledge(record, digest);
@@ -76,9 +81,10 @@ void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, u
         view->id_timestamp = record->timestamp;
         return;
     }
-    view->memory_full = id_reserve(&home->ids, &lcore->memory, event->id, count) != 0 ||
-                        ((event->flags & TRANSFER_PENDING) &&
-                         pending_reserve(&home->pendings, &lcore->memory, count) != 0);
+    view->memory_full =
+        id_reserve(&home->ids, &lcore->memory, event->id, count + home->ids_kept) != 0 ||
+        ((event->flags & TRANSFER_PENDING) &&
+         pending_reserve(&home->pendings, &lcore->memory, count + home->pendings_kept) != 0);
 }
 
 /** The pending transfer that a post or void names, and its accounts. @return its slot's record, or NULL */
@@ -118,8 +124,8 @@ void transfer_wait(struct engine_lcore *lcore, struct engine_request *request,
 
 /* --- install --------------------------------------------------------------------------------------------------------- */
 
-void transfer_burn(struct engine_lcore *lcore, uint128_t id, uint64_t id_hash, uint64_t decided,
-                   uint32_t status) {
+wal_place_t transfer_log_burnt(struct engine_lcore *lcore, uint128_t id, uint64_t decided,
+                               uint32_t status) {
     wal_place_t place;
     struct wal_record_burnt_id *log = segment_append(lcore, sizeof(*log), &place);
     *log = (struct wal_record_burnt_id){
@@ -127,12 +133,17 @@ void transfer_burn(struct engine_lcore *lcore, uint128_t id, uint64_t id_hash, u
         .timestamp = decided,
         .id = id,
     };
-    id_insert(&partition_of_transfer(lcore, id)->ids, id, id_hash, decided, 0,
-              place | WAL_PLACE_BURNT);
+    return place | WAL_PLACE_BURNT;
 }
 
-static void total_apply(struct engine_lcore *lcore, uint32_t ledger,
-                        const struct account_delta *debit, const struct account_delta *credit) {
+void transfer_burn(struct engine_lcore *lcore, uint128_t id, uint64_t id_hash, uint64_t decided,
+                   uint32_t status) {
+    id_insert(&partition_of_transfer(lcore, id)->ids, id, id_hash, decided, 0,
+              transfer_log_burnt(lcore, id, decided, status));
+}
+
+void total_apply(struct engine_lcore *lcore, uint32_t ledger, const struct account_delta *debit,
+                 const struct account_delta *credit) {
     struct ledger_total *total = ledger_need(&lcore->ledgers, ledger);
     total->dirty = true;
     total->sums.debits_pending += debit->debits_pending;
@@ -141,25 +152,28 @@ static void total_apply(struct engine_lcore *lcore, uint32_t ledger,
     total->sums.credits_posted += credit->credits_posted;
 }
 
-static void pending_started(struct engine_lcore *lcore, const struct transfer *record,
-                            uint64_t id_hash, uint32_t group) {
+void pending_started(struct engine_lcore *lcore, const struct transfer *record, uint64_t id_hash,
+                     uint32_t group) {
     struct partition *partition = partition_of_transfer(lcore, record->id);
     uint32_t slot = pending_insert(&partition->pendings, record, id_hash);
     struct pending *pending = pending_at(&partition->pendings, slot);
     pending->group = group;
-    partition->digest += partition_pending_hash(record, lcore->digest_seed);
-    partition->digest_dirty = true;
     if (pending->expires_at && pending->expires_at < lcore->due_ns && !PLANTED(expiry_never_found))
         lcore->due_ns = pending->expires_at;
 }
 
-static void pending_ended(struct engine_lcore *lcore, struct partition *partition, uint32_t slot,
-                          enum pending_state state, uint128_t resolver_id, uint32_t group) {
-    struct pending *pending = pending_at(&partition->pendings, slot);
+void pending_ended(struct engine_lcore *lcore, struct partition *partition, uint32_t slot,
+                   enum pending_state state, uint128_t resolver_id, uint32_t group) {
     pending_changes(lcore, partition, slot);
     pending_resolve(&partition->pendings, slot, state, resolver_id);
-    pending->group = group;
-    partition->digest -= partition_pending_hash(&pending->transfer, lcore->digest_seed);
+    pending_at(&partition->pendings, slot)->group = group;
+}
+
+/** A live pending transfer more or less changes its partition's digest. */
+static void pending_digest(struct engine_lcore *lcore, struct partition *partition,
+                           const struct transfer *record, bool started) {
+    uint128_t hash = partition_pending_hash(record, lcore->digest_seed);
+    partition->digest += started ? hash : -hash;
     partition->digest_dirty = true;
 }
 
@@ -196,6 +210,7 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
     total_apply(lcore, record->ledger, &debit, &credit);
     if (record->flags & TRANSFER_PENDING) {
         pending_started(lcore, record, effect->id_hash, group);
+        pending_digest(lcore, home, record, true);
         return;
     }
     struct partition *partition = partition_of_transfer(lcore, record->pending_id);
@@ -208,6 +223,7 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
     pending_ended(lcore, partition, slot,
                   record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED,
                   record->id, group);
+    pending_digest(lcore, partition, &pending_at(&partition->pendings, slot)->transfer, false);
 }
 
 /** Log what has optional fields. */
@@ -220,7 +236,7 @@ static wal_place_t log_fields(struct engine_lcore *lcore, uint8_t type,
     return place;
 }
 
-static wal_place_t log_transfer(struct engine_lcore *lcore, const struct transfer_effect *effect) {
+wal_place_t transfer_log(struct engine_lcore *lcore, const struct transfer_effect *effect) {
     const struct transfer *record = effect->outcome->record;
     const uint16_t special = TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING | TRANSFER_IMPORTED |
                              TRANSFER_BALANCING_DEBIT | TRANSFER_BALANCING_CREDIT;
@@ -256,7 +272,7 @@ static wal_place_t log_transfer(struct engine_lcore *lcore, const struct transfe
 }
 
 void transfer_install(struct engine_lcore *lcore, const struct transfer_effect *effect) {
-    wal_place_t place = log_transfer(lcore, effect);
+    wal_place_t place = transfer_log(lcore, effect);
     transfer_apply(lcore, effect, place, (uint32_t)lcore->open_group);
 }
 
@@ -278,7 +294,7 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
                       struct prepared *prepared) {
     struct compact_transfer compacted;
     if (request->event_format == EVENT_FORMAT_FULL && !request->imported &&
-        request_compact(request, event, &compacted) &&
+        !prepared->home->ids_kept && request_compact(request, event, &compacted) &&
         likely(transfers_execute_plain(lcore, request, &compacted, prepared, 1)))
         return;
     uint64_t decided = timestamp_take(lcore);
@@ -336,7 +352,7 @@ void transfer_execute(struct engine_lcore *lcore, struct engine_request *request
             if (outcome.status == TRANSFER_STATUS_exists_unresolved) {
                 const struct id_record *record = id_find(
                     &partition_of_transfer(lcore, asked->id)->ids, asked->id, prepared->id.hash);
-                request_fetch(lcore, request, event, record->place);
+                request_fetch(lcore, request, event, record);
             }
         }
     }
@@ -366,6 +382,7 @@ void transfer_expire(struct engine_lcore *lcore, struct partition *partition, ui
         partition_digest_delta(home, hash, &deltas[side]);
     }
     total_apply(lcore, transfer->ledger, &deltas[0], &deltas[1]);
+    pending_digest(lcore, partition, transfer, false);
     pending_ended(lcore, partition, slot, PENDING_EXPIRED, 0, group);
 }
 
@@ -383,6 +400,16 @@ static unsigned partition_due(struct engine_lcore *lcore, uint64_t *due_ns) {
     return first;
 }
 
+wal_place_t transfer_log_expiry(struct engine_lcore *lcore, const struct transfer *pending) {
+    struct wal_transfer_fields fields = {.transfer = *pending, .decided = timestamp_take(lcore)};
+    fields.transfer.timestamp = fields.decided;
+    fields.transfer.user_data_128 = 0;
+    fields.transfer.user_data_64 = 0;
+    fields.transfer.user_data_32 = 0;
+    fields.transfer.timeout = 0;
+    return log_fields(lcore, WAL_RECORD_EXPIRY, &fields);
+}
+
 unsigned expire_due(struct engine_lcore *lcore) {
     unsigned count = 0;
     while (lcore->due_ns <= lcore->cell_time && count < EXPIRIES_PER_TURN && !lcore->closing) {
@@ -392,16 +419,14 @@ unsigned expire_due(struct engine_lcore *lcore) {
             break;
         struct partition *partition = &lcore->partitions[p];
         uint32_t slot = heap_first(&partition->pendings.expiry)->slot;
-        struct wal_transfer_fields fields = {
-            .transfer = pending_at(&partition->pendings, slot)->transfer,
-            .decided = timestamp_take(lcore),
-        };
-        fields.transfer.timestamp = fields.decided;
-        fields.transfer.user_data_128 = 0;
-        fields.transfer.user_data_64 = 0;
-        fields.transfer.user_data_32 = 0;
-        fields.transfer.timeout = 0;
-        log_fields(lcore, WAL_RECORD_EXPIRY, &fields);
+        bool full;
+        if (travel_expiry(lcore, partition, slot, &full)) {
+            if (full)
+                break;
+            count++;
+            continue;
+        }
+        transfer_log_expiry(lcore, &pending_at(&partition->pendings, slot)->transfer);
         transfer_expire(lcore, partition, slot, (uint32_t)lcore->open_group);
         count++;
     }

@@ -17,8 +17,9 @@
 #define MEMORY_BYTES_DEFAULT ((size_t)256 << 20)
 #define EXIT_USAGE 2
 
-static const char usage[] = "usage: tally shell [--partitions N] [--id-time on|off] [--wal DIR] "
-                            "[--memory BYTES[K|M|G]] [--test]";
+static const char usage[] =
+    "usage: tally shell [--partitions N] [--lcores N] [--id-time on|off] [--wal DIR]\n"
+    "                   [--memory BYTES[K|M|G]] [--test]";
 
 static const char help[] =
     "\n"
@@ -26,6 +27,7 @@ static const char help[] =
     "line on standard output.\n"
     "\n"
     "  --partitions N   1 to 1024 (256)\n"
+    "  --lcores N       engine lcores that share the partitions, turned by one thread (1)\n"
     "  --id-time off    transfer ids carry no time and are remembered for ever (on)\n"
     "  --wal DIR        keeps the log there: formatted when empty, recovered when not\n"
     "  --memory BYTES   of the engine (256M)\n"
@@ -60,7 +62,7 @@ struct shell {
 };
 
 static int usage_error(const char *what, const char *value) {
-    fprintf(stderr, "tally shell: %s%s; %s\n", what, value, usage);
+    fprintf(stderr, "tally shell: %s%s; 'tally shell --help' lists what there is\n", what, value);
     return -EINVAL;
 }
 
@@ -92,6 +94,11 @@ static int option_take(int option, const char *argument, struct options *options
             return usage_error("--partitions must be 1 to 1024, not ", argument);
         options->ledger.partitions = (unsigned)value;
         return 0;
+    case 'l':
+        if (number_parse(argument, false, LCORES_MAX, &value) || value == 0)
+            return usage_error("--lcores must be 1 to 64, not ", argument);
+        options->ledger.lcores = (unsigned)value;
+        return 0;
     case 'i':
         if (strcmp(argument, "on") != 0 && strcmp(argument, "off") != 0)
             return usage_error("--id-time must be on or off, not ", argument);
@@ -119,6 +126,7 @@ static int option_take(int option, const char *argument, struct options *options
 static int options_parse(int argc, char **argv, struct options *options) {
     static const struct option known[] = {
         {"partitions", required_argument, NULL, 'p'},
+        {"lcores", required_argument, NULL, 'l'},
         {"id-time", required_argument, NULL, 'i'},
         {"wal", required_argument, NULL, 'w'},
         {"memory", required_argument, NULL, 'm'},

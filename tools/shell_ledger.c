@@ -25,9 +25,10 @@
 
 struct shell_ledger {
     struct wal_board *board;
-    struct wal_lane *lane;
+    struct wal_lane *lanes;
     struct engine *engine;
-    struct engine_lcore *lcore;
+    unsigned lcores;
+    unsigned next_lcore; /**< that takes the next request */
     struct wal *wal;
     struct disk *memory_disk;  /**< with a log in memory */
     struct data_dir *data_dir; /**< with one on disk */
@@ -130,7 +131,7 @@ static int engine_start(struct shell_ledger *ledger, const struct shell_ledger_c
                         const struct wal_identity *identity, char *error, size_t error_bytes) {
     struct engine_config engine_config = {
         .partitions = identity->partitions,
-        .lcores = 1,
+        .lcores = ledger->lcores,
         .hash_seed = identity->hash_seed,
         .digest_seed = identity->digest_seed,
         .id_time = identity->id_time,
@@ -141,12 +142,9 @@ static int engine_start(struct shell_ledger *ledger, const struct shell_ledger_c
         .horizon_slack_ms = HORIZON_MINIMUM_MS,
         .prefault = false,
         .board = ledger->board,
-        .lanes = ledger->lane,
+        .lanes = ledger->lanes,
     };
-    int outcome = engine_open(&engine_config, &ledger->engine, error, error_bytes);
-    if (!outcome)
-        ledger->lcore = engine_lcore(ledger->engine, 0);
-    return outcome;
+    return engine_open(&engine_config, &ledger->engine, error, error_bytes);
 }
 
 /** Replay the log, take the next term, and start the WAL behind it. */
@@ -157,8 +155,8 @@ static int log_start(struct shell_ledger *ledger, const struct data_dir_settings
         .identity = settings->identity,
         .term = 1,
         .board = ledger->board,
-        .lanes = ledger->lane,
-        .lane_count = 1,
+        .lanes = ledger->lanes,
+        .lane_count = ledger->lcores,
         .groups_in_flight = settings->groups_in_flight,
         .file_bytes = settings->identity.file_bytes,
         .group_bytes_wanted = WAL_SEGMENT_BYTES_MAX / 4,
@@ -204,7 +202,7 @@ static void ledger_free(struct shell_ledger *ledger) {
     if (ledger->data_dir)
         data_dir_close(ledger->data_dir);
     free(ledger->board);
-    free(ledger->lane);
+    free(ledger->lanes);
     free(ledger);
 }
 
@@ -214,21 +212,24 @@ int shell_ledger_open(const struct shell_ledger_config *config, struct shell_led
     struct shell_ledger *ledger = calloc(1, sizeof(*ledger));
     if (ledger) {
         ledger->board = aligned_alloc(CACHE_LINE_BYTES, sizeof(*ledger->board));
-        ledger->lane = aligned_alloc(CACHE_LINE_BYTES, sizeof(*ledger->lane));
+        ledger->lcores = config->lcores ? config->lcores : 1;
+        ledger->lanes = aligned_alloc(CACHE_LINE_BYTES, sizeof(*ledger->lanes) * ledger->lcores);
     }
-    if (!ledger || !ledger->board || !ledger->lane) {
+    if (!ledger || !ledger->board || !ledger->lanes) {
         snprintf(error, error_bytes, "no memory");
         if (ledger)
             ledger_free(ledger);
         return -ENOMEM;
     }
     memset(ledger->board, 0, sizeof(*ledger->board));
-    memset(ledger->lane, 0, sizeof(*ledger->lane));
+    memset(ledger->lanes, 0, sizeof(*ledger->lanes) * ledger->lcores);
     ledger->clock_ns = CLOCK_START_NS;
     ledger->error = "";
     int outcome = config->wal_directory
                       ? directory_open(ledger, config, &settings, error, error_bytes)
                       : memory_open(ledger, config, &settings, error, error_bytes);
+    if (ledger->lcores > settings.identity.partitions && !outcome)
+        ledger->lcores = settings.identity.partitions; /* one more would have nothing to do */
     if (!outcome)
         outcome = engine_start(ledger, config, &settings.identity, error, error_bytes);
     if (!outcome)
@@ -262,12 +263,18 @@ static uint64_t wal_now(struct shell_ledger *ledger) {
  *  @param executed what engine_execute answered
  *  @return 0 or -EIO */
 static int ledger_turn(struct shell_ledger *ledger, unsigned *executed) {
-    engine_clock(ledger->lcore, ledger->clock_ns);
-    *executed = engine_execute(ledger->lcore, REQUEST_EVENTS_MAX);
-    unsigned done = *executed;
-    if (!ledger->finished)
-        done += engine_completed(ledger->lcore, &ledger->finished, 1);
-    done += engine_seal(ledger->lcore);
+    unsigned done = 0;
+    *executed = 0;
+    for (unsigned i = 0; i < ledger->lcores; i++) {
+        struct engine_lcore *lcore = engine_lcore(ledger->engine, i);
+        engine_clock(lcore, ledger->clock_ns);
+        *executed += engine_exchange(lcore);
+        *executed += engine_execute(lcore, REQUEST_EVENTS_MAX);
+        if (!ledger->finished)
+            done += engine_completed(lcore, &ledger->finished, 1);
+        done += engine_seal(lcore);
+    }
+    done += *executed;
     done += wal_step(ledger->wal, wal_now(ledger));
     if (atomic_load_explicit(&ledger->board->failed, memory_order_acquire)) {
         ledger->error = wal_error(ledger->wal);
@@ -286,8 +293,10 @@ static int ledger_turn(struct shell_ledger *ledger, unsigned *executed) {
 static bool nothing_in_flight(const struct shell_ledger *ledger) {
     seq_t open = atomic_load_explicit(&ledger->board->open_group, memory_order_acquire);
     seq_t committed = atomic_load_explicit(&ledger->board->commit_seq, memory_order_acquire);
-    return committed + 1 >= open &&
-           atomic_load_explicit(&ledger->lane->segment_bytes, memory_order_relaxed) == 0;
+    bool nothing = committed + 1 >= open;
+    for (unsigned i = 0; i < ledger->lcores; i++)
+        nothing &= atomic_load_explicit(&ledger->lanes[i].segment_bytes, memory_order_relaxed) == 0;
+    return nothing;
 }
 
 /** Turn until nothing is due and everything is durable. An lcore whose buffers were all in flight
@@ -307,13 +316,13 @@ static int ledger_quiet(struct shell_ledger *ledger) {
 /** The horizon of a group is fixed when the group opens. When it has fallen behind cell time, ask
  * for the next group. */
 static int horizon_follow(struct shell_ledger *ledger) {
-    uint64_t cell_ms = engine_cell_time(ledger->lcore) / NS_PER_MS;
+    uint64_t cell_ms = engine_cell_time(engine_lcore(ledger->engine, 0)) / NS_PER_MS;
     seq_t open = atomic_load_explicit(&ledger->board->open_group, memory_order_acquire);
     uint64_t horizon_ms =
         atomic_load_explicit(&ledger->board->horizon_ms[open % WAL_HORIZONS], memory_order_relaxed);
     if (!ledger->id_time || cell_ms < HORIZON_BACK_MS || cell_ms - HORIZON_BACK_MS <= horizon_ms)
         return 0;
-    atomic_store_explicit(&ledger->lane->wanted_group, open, memory_order_release);
+    atomic_store_explicit(&ledger->lanes->wanted_group, open, memory_order_release);
     while (atomic_load_explicit(&ledger->board->open_group, memory_order_acquire) == open) {
         unsigned executed;
         int error = ledger_turn(ledger, &executed);
@@ -333,7 +342,7 @@ int shell_ledger_run(struct shell_ledger *ledger, struct engine_request *request
     int error = shell_ledger_settle(ledger);
     if (error || request->event_count == 0)
         return error;
-    engine_submit(ledger->lcore, request);
+    engine_submit(engine_lcore(ledger->engine, ledger->next_lcore++ % ledger->lcores), request);
     while (!ledger->finished) {
         error = ledger_turn(ledger, &executed);
         if (error)
@@ -365,8 +374,12 @@ void shell_ledger_clock(struct shell_ledger *ledger, uint64_t now_ns) {
 }
 
 uint64_t shell_ledger_cell_time(const struct shell_ledger *ledger) {
-    uint64_t cell_time = engine_cell_time(ledger->lcore);
-    return cell_time > ledger->clock_ns ? cell_time : ledger->clock_ns;
+    uint64_t newest = ledger->clock_ns;
+    for (unsigned i = 0; i < ledger->lcores; i++) {
+        uint64_t cell_time = engine_cell_time(engine_lcore(ledger->engine, i));
+        newest = cell_time > newest ? cell_time : newest;
+    }
+    return newest;
 }
 
 int shell_ledger_put_balances(struct shell_ledger *ledger, uint128_t id,

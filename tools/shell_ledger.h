@@ -17,6 +17,7 @@ struct shell_ledger;
 
 struct shell_ledger_config {
     unsigned partitions; /**< 0: the default, or what the directory says */
+    unsigned lcores;     /**< engine lcores, turned one after the other; 0: one */
     int id_time;         /**< 1 or 0; -1: on, or what the directory says */
     size_t memory_bytes; /**< of the engine */
     const char

@@ -98,6 +98,9 @@ static unsigned advance_commit(struct wal *wal, uint64_t now_ns) {
         wal_count(&wal->counters.bytes, slot->io.bytes);
         wal->committed_horizon_ms = slot->header->chained.horizon_ms;
         slot->state = WAL_SLOT_FREE;
+        /* relaxed: ordered by the release of commit_seq below */
+        atomic_store_explicit(&wal->config.board->commit_time, slot->header->chained.cell_time,
+                              memory_order_relaxed);
         done++;
     }
     if (!wal->quiet_known) {

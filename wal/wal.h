@@ -25,6 +25,7 @@
 struct wal_board {
     _Alignas(CACHE_LINE_BYTES) _Atomic seq_t open_group;
     _Alignas(CACHE_LINE_BYTES) _Atomic seq_t commit_seq;
+    _Atomic uint64_t commit_time; /**< ns: cell time of that group, at or above every timestamp in it; stored before it */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t horizon_ms[WAL_HORIZONS];
     /** A checkpoint is wanted of the state at the end of this group; 0: none yet. Stored before open_group becomes
      *  checkpoint_seq + 1 (whose release covers it), so each lcore sees it when it hands that group over, and begins. */

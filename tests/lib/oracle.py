@@ -61,6 +61,7 @@ class Oracle:
         self.burnt = set()
         self.clock = 1
         self.last_timestamp = 0
+        self.given = []  # timestamps of the events of the next request
         self.horizon_ms = 0
         self.balances = []  # of the last create_transfers: each event's debit account after it, or after its chain
 
@@ -68,6 +69,14 @@ class Oracle:
 
     def cell_time(self):
         return max(self.clock, self.last_timestamp)
+
+    def decided(self, index):
+        """When the event was decided: as the ledger under test said, where its lcores have clocks of their own; else the next
+        timestamp."""
+        if index < len(self.given) and self.given[index] is not None:
+            self.last_timestamp = max(self.last_timestamp, self.given[index])
+            return self.given[index]
+        return self.next_timestamp()
 
     def next_timestamp(self):
         self.last_timestamp = max(self.last_timestamp + 1, self.clock)
@@ -159,7 +168,7 @@ class Oracle:
         results = []
         failed_at = None
         for index in range(first, last + 1):
-            timestamp = self.next_timestamp()
+            timestamp = self.decided(index)
             if index == last and chain_is_open:
                 status, shown = "linked_event_chain_open", timestamp
             elif failed_at is not None:

@@ -21,9 +21,13 @@ TRANSFER_BITS = ["linked", "pending", "post_pending_transfer", "void_pending_tra
 BALANCES = ["debits_pending", "debits_posted", "credits_pending", "credits_posted"]
 
 
+LCORES = int(os.environ.get("TALLY_LCORES", "1"))  # engine lcores; each of several gives timestamps of its own
+
+
 def command():
     text = os.environ.get("TALLY_SHELL")
-    return shlex.split(text) if text else [str(BUILD / "tools" / "tally"), "shell"]
+    return (shlex.split(text) if text else [str(BUILD / "tools" / "tally"), "shell"]) + (
+        ["--lcores", str(LCORES)] if LCORES > 1 else [])
 
 
 class ShellError(Exception):
