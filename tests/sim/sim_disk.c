@@ -124,7 +124,7 @@ static int64_t perform(struct sim_disk *disk, const struct sim_operation *operat
     if (operation->answer < 0)
         disk->errors++;
     if (sim_fault_malign(operation->fault) && io->operation != DISK_READ)
-        disk->harm++;
+        sim_disk_harm(disk, io->file);
     if (disk->watch.unsound && (sim_fault_malign(operation->fault) || io->operation == DISK_READ))
         disk->watch.unsound(disk->watch.context);
     switch (operation->fault) {

@@ -72,7 +72,8 @@ struct sim_disk {
     uint64_t cut_in; /**< power fails at the n-th boundary from now; 0: at none */
     uint64_t errors; /**< failures answered so far that a start may stumble over */
     uint64_t flips;  /**< reads answered with a flipped bit */
-    uint64_t harm;   /**< malign things that were done to what is stored */
+    uint64_t files_lost;
+    uint64_t harm; /**< malign things that were done to what is stored */
     char name[64];
 };
 
@@ -98,6 +99,8 @@ bool sim_disk_lose_file(struct sim_disk *disk, uint64_t file);
 
 /** The bytes of a file as they are now. @return NULL when there is none */
 const uint8_t *sim_disk_bytes(const struct sim_disk *disk, uint64_t file, uint64_t *bytes);
+/** Whether something malign was done to a file that is there. */
+bool sim_disk_harmed(const struct sim_disk *disk, uint64_t file);
 /** The n-th of all files, n < file_count. */
 uint64_t sim_disk_any_file(const struct sim_disk *disk, unsigned n);
 /** The n-th file of a kind. @return 0 when there are fewer */

@@ -29,6 +29,18 @@ static struct sim_file *find(const struct sim_disk *disk, uint64_t file) {
     return NULL;
 }
 
+void sim_disk_harm(struct sim_disk *disk, uint64_t number) {
+    struct sim_file *file = find(disk, number);
+    disk->harm++;
+    if (file)
+        file->harmed = true;
+}
+
+bool sim_disk_harmed(const struct sim_disk *disk, uint64_t number) {
+    const struct sim_file *file = find(disk, number);
+    return file && file->harmed;
+}
+
 static void forget_undo(struct sim_disk *disk, uint64_t file, bool lied_too) {
     size_t kept = 0;
     for (size_t i = 0; i < disk->undo_count; i++)
@@ -198,6 +210,7 @@ void sim_disk_store_elsewhere(struct sim_disk *disk, const struct disk_io *io) {
         return;
     astray.offset =
         sim_below(&disk->random, (file->size - io->bytes) / SIM_PAGE_BYTES + 1) * SIM_PAGE_BYTES;
+    sim_disk_harm(disk, astray.file);
     put_chosen(disk, file, &astray, SIM_STORE_DURABLE, &(struct choice){.whole = true});
 }
 
@@ -305,7 +318,7 @@ static void lose_unsynced(struct sim_disk *disk) {
         memcpy(file->bytes + undo->sector * SIM_SECTOR_BYTES, undo->before, SIM_SECTOR_BYTES);
         lost = true;
         if (undo->lied)
-            disk->harm++;
+            sim_disk_harm(disk, undo->file);
     }
     for (unsigned i = disk->file_count; i-- > 0;) {
         struct sim_file *file = &disk->files[i];
@@ -372,7 +385,7 @@ bool sim_disk_rot(struct sim_disk *disk, uint64_t number, uint64_t offset) {
         for (uint64_t i = 0; i < unit; i++)
             at[i] = zero ? 0 : (uint8_t)sim_draw(&disk->random);
     }
-    disk->harm++;
+    sim_disk_harm(disk, number);
     sim_fault(disk->sim, SIM_FAULT_bit_rotted);
     return true;
 }
@@ -384,6 +397,7 @@ bool sim_disk_lose_file(struct sim_disk *disk, uint64_t number) {
     SIM_TRACE(disk->sim, "disk", "%s is gone", disk->disk.name(&disk->disk, number));
     remove_file(disk, file);
     disk->harm++;
+    disk->files_lost++;
     sim_fault(disk->sim, SIM_FAULT_file_lost);
     return true;
 }

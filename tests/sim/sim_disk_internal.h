@@ -14,6 +14,7 @@ struct sim_file {
     uint8_t *bytes;
     uint64_t size, room;
     uint64_t durable_size; /**< what a power cut leaves of it at least */
+    bool harmed;           /**< something malign was done to it */
     bool name_durable;     /**< false: a power cut may take the file as a whole */
 };
 
@@ -37,6 +38,8 @@ const char *sim_disk_operation_name(uint8_t operation);
 int64_t sim_disk_fetch(struct sim_disk *disk, const struct disk_io *io);
 int64_t sim_disk_fetch_flipped(struct sim_disk *disk, const struct disk_io *io);
 int64_t sim_disk_store(struct sim_disk *disk, const struct disk_io *io, enum sim_store how);
+/** Something malign is done to a file. */
+void sim_disk_harm(struct sim_disk *disk, uint64_t file);
 /** Whole, and somewhere else. */
 void sim_disk_store_elsewhere(struct sim_disk *disk, const struct disk_io *io);
 /** DISK_CREATE, DISK_SYNC, DISK_PUBLISH, DISK_REMOVE. */

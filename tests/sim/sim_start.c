@@ -107,6 +107,22 @@ static void open_net(struct sim_node *node) {
     }
 }
 
+/** Whether enough is whole to start from: every log file, and a published checkpoint unless none is there. */
+static bool enough_is_whole(const struct sim_node *node) {
+    const struct sim_disk *disk = &node->disk;
+    unsigned manifests = 0, whole = 0;
+    uint64_t file;
+    if (disk->files_lost != 0)
+        return false;
+    for (unsigned n = 0; (file = sim_disk_file(disk, DISK_LOG, n)) != 0; n++)
+        if (sim_disk_harmed(disk, file))
+            return false;
+    for (; (file = sim_disk_file(disk, DISK_CHECKPOINT_MANIFEST, manifests)) != 0; manifests++)
+        whole += !sim_disk_harmed(disk, file) &&
+                 !sim_disk_harmed(disk, disk_file(DISK_CHECKPOINT_DATA, disk_file_number(file)));
+    return manifests == 0 || whole != 0;
+}
+
 /** Is this refusal, or failure, one that the disk has given a reason for? */
 static enum sim_start judge(struct sim_node *node, int rc, uint64_t errors, uint64_t flips) {
     if (node->disk.dead)
@@ -114,10 +130,10 @@ static enum sim_start judge(struct sim_node *node, int rc, uint64_t errors, uint
     if (rc == -ENOMEM && node->plan->node.memory_short)
         return SIM_START_MEMORY;
     if (rc == -EBADMSG || rc == -ENODATA || rc == -EPERM || rc == -ENOTSUP) {
-        if (node->disk.harm != 0)
-            return SIM_START_REFUSED;
         if (node->disk.flips != flips)
             return SIM_START_INTERRUPTED;
+        if (!enough_is_whole(node))
+            return SIM_START_REFUSED;
     } else if (node->disk.errors != errors) {
         return SIM_START_INTERRUPTED;
     }
