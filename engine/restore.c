@@ -354,7 +354,8 @@ int engine_replay_finish(struct engine *engine, seq_t last_seq, term_t term, uin
         lcore->digests_logged = lcore->cell_time;
         for (unsigned p = i; p < engine->config.partitions; p += engine->config.lcores) {
             uint64_t due = pending_due_ns(&engine->partitions[p].pendings);
-            lcore->due_ns = due < lcore->due_ns ? due : lcore->due_ns;
+            lcore->due_ns =
+                due < lcore->due_ns && !PLANTED(expiry_forgotten_at_start) ? due : lcore->due_ns;
         }
         segment_start(lcore, last_seq + 1);
         atomic_store_explicit(&lcore->lane->cell_time, lcore->cell_time, memory_order_relaxed);

@@ -186,7 +186,8 @@ static unsigned consider_opening(struct wal *wal, uint64_t now_ns) {
         /* hints: what is missed now is seen in the next turn */
         bytes += atomic_load_explicit(&config->lanes[lane].segment_bytes, memory_order_relaxed);
         wanted |= atomic_load_explicit(&config->lanes[lane].wanted_group, memory_order_relaxed) ==
-                  wal->open_seq;
+                      wal->open_seq &&
+                  !PLANTED(wanted_group_forgotten);
     }
     bool closing = false;
     if (bytes != 0 || wanted) {

@@ -101,7 +101,7 @@ static int check_file(struct wal_reader *reader, uint64_t file, bool sync, char 
                  disk->name(disk, file), (long long)size, (unsigned long long)reader->file_bytes);
         return -ENODATA;
     }
-    int rc = sync ? disk->sync(disk, file) : 0;
+    int rc = sync && !PLANTED(not_synced_before_reading) ? disk->sync(disk, file) : 0;
     if (rc != 0)
         snprintf(error, error_bytes, "%s: cannot sync it: %s", disk->name(disk, file),
                  strerrordesc_np(-rc));

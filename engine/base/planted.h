@@ -16,8 +16,11 @@
     X(corruption_cut, "a damaged last group is cut although it was written whole")                 \
     X(hole_taken_for_torn_tail, "a later group's proof is not looked at before cutting")           \
     X(torn_tail_left, "a torn tail is not zeroed before the log goes on")                          \
+    X(not_synced_before_reading, "a start believes what only the page cache holds")                \
+    X(wanted_group_forgotten, "an empty group that a reply waits for is not sealed")               \
     X(horizon_falls, "a group's horizon can be below the one before it")                           \
     X(cell_time_falls_at_start, "the log's time is not taken over at start")                       \
+    X(expiry_forgotten_at_start, "holds that were there before a start never expire")              \
     X(replay_drops_expiry, "replay keeps a hold that has expired")                                 \
     X(replay_drops_burnt_id, "replay forgets which ids are burnt")                                 \
     X(replay_applies_twice, "replay applies a transfer of the last file twice")                    \
@@ -49,7 +52,9 @@
     X(duplicate_executed, "a request that was answered is executed again when it comes again")     \
     X(window_edge_ignored, "a request below the window's edge is executed again")                  \
     X(old_session_lives, "a client's new session does not end its old one")                        \
-    X(reply_shifted, "the last entry of a reply is the first one's")
+    X(reply_shifted, "the last entry of a reply is the first one's")                               \
+    X(client_misplaces_entries,                                                                    \
+      "the client puts the second datagram of a reply into the first one's place")
 
 enum planted {
     PLANTED_none,

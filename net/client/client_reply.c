@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "engine/base/planted.h"
 #include "net/client/client_internal.h"
 
 /** Answers into results. A datagram is taken as a whole or not at all: its entries are measured
@@ -65,7 +66,8 @@ static void entry_store(const struct parcel *parcel, const struct parcel_item *i
 static void entries_store(const struct parcel *parcel, const struct wire_reply *reply) {
     const uint8_t *cursor = reply->entries;
     for (unsigned i = 0; i < reply->header.entry_count; i++) {
-        const struct parcel_item *item = &parcel->items[reply->header.entry_first + i];
+        unsigned first = PLANTED(client_misplaces_entries) ? 0 : reply->header.entry_first;
+        const struct parcel_item *item = &parcel->items[first + i];
         struct result result;
         memcpy(&result, cursor, sizeof(result));
         if (item->request)

@@ -67,6 +67,15 @@ bool oracle_log_begin(struct oracle *oracle, uint64_t behind, bool may_lose);
 bool oracle_log_file(struct oracle *oracle, const void *bytes, size_t length);
 bool oracle_log_end(struct oracle *oracle);
 
+/* --- what an application is told by the client library --------------------------------------------------------------------------- */
+
+/** The outcome of one event, as the application got it. Where it says that the event, or an earlier one with its id, took effect or
+ *  burnt its id, the durable log must say so, too. What nobody knows (or will) is not looked at. */
+bool oracle_told_created(struct oracle *oracle, bool account, uint128_t id, uint32_t status,
+                         uint64_t timestamp);
+/** A record of 128 bytes that a lookup found: an account as it was at some time, or a transfer. */
+bool oracle_told_found(struct oracle *oracle, bool account, const void *record);
+
 /* --- the end ------------------------------------------------------------------------------------------------------------------------ */
 
 /** What has been looked at, so that a run can show that it was not nothing. */

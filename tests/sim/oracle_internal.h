@@ -205,6 +205,7 @@ struct oracle {
     struct hello *hellos;
     size_t hello_count, hello_capacity;
     bool read_failed;
+    bool lost; /**< durable groups were forgotten, so what was told of them is true no more */
 
     /* Real time: whatever happens from now on is decided later than these. */
     uint64_t shown_durable; /**< newest timestamp on which an answer so far depended */

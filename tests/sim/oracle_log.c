@@ -327,6 +327,7 @@ void log_forget_behind(struct oracle *oracle, seq_t seq) {
     oracle->groups = NULL;
     oracle->group_count = oracle->group_capacity = 0;
     oracle->ledger = (struct ledger){0};
+    oracle->lost = true;
     for (seq_t i = 0; i < seq; i++) {
         if (!log_group_take(oracle, groups[i].bytes, groups[i].length))
             return;

@@ -99,3 +99,46 @@ bool lookups_check(struct walk *walk) {
     }
     return true;
 }
+
+/* --- what applications are told ---------------------------------------------------------------------------------------------------- */
+
+bool oracle_told_created(struct oracle *oracle, bool account, uint128_t id, uint32_t status,
+                         uint64_t timestamp) {
+    const uint32_t exists =
+        account ? (uint32_t)ACCOUNT_STATUS_exists : (uint32_t)TRANSFER_STATUS_exists;
+    uint64_t known = 0;
+    if (oracle->violation[0])
+        return false;
+    if (oracle->lost)
+        return true;
+    if (status == TRANSFER_STATUS_created || status == exists) {
+        const struct ledger_account *made = account ? ledger_account_get(oracle, id) : NULL;
+        const struct ledger_transfer *moved = account ? NULL : ledger_transfer_get(oracle, id);
+        known = made ? made->record.timestamp : moved ? moved->record.timestamp : 0;
+    } else if (!account && status_burns(status)) {
+        const struct ledger_burnt *burnt = oracle_map_get(&oracle->ledger.burnt_map, id);
+        known = burnt && burnt->status == status ? burnt->decided : 0;
+    } else {
+        return true;
+    }
+    return known == timestamp || oracle_fail(oracle, "told",
+                                             "an application is told status %" PRIu32 " at %" PRIu64
+                                             " of %s, the durable log says %" PRIu64,
+                                             status, timestamp, oracle_id(id), known);
+}
+
+bool oracle_told_found(struct oracle *oracle, bool account, const void *record) {
+    uint128_t id = u128_at(record, 0);
+    const struct ledger_account *made = account ? ledger_account_get(oracle, id) : NULL;
+    const struct ledger_transfer *moved = account ? NULL : ledger_transfer_get(oracle, id);
+    bool known = moved && memcmp(&moved->record, record, sizeof(moved->record)) == 0;
+    if (oracle->violation[0])
+        return false;
+    for (size_t i = 0; made && i < made->version_count && !known; i++) {
+        struct account shown;
+        ledger_account_as_of(made, made->versions[i].decided + 1, &shown);
+        known = memcmp(&shown, record, sizeof(shown)) == 0;
+    }
+    return known || oracle->lost ||
+           oracle_fail(oracle, "told", "an application is shown %s as it never was", oracle_id(id));
+}

@@ -136,6 +136,32 @@ void sim_client_deliver(struct sim_client *client, struct sim_frame *frame) {
 
 /* --- requests ------------------------------------------------------------------------------------------------------- */
 
+/** Show the oracle what the application is told. */
+static void show_told(const struct sim_client *client, const struct tally_request *request) {
+    const bool lookup =
+        request->operation == TALLY_LOOKUP_ACCOUNTS || request->operation == TALLY_LOOKUP_TRANSFERS;
+    const bool account =
+        request->operation == TALLY_LOOKUP_ACCOUNTS || request->operation == TALLY_CREATE_ACCOUNTS;
+    bool linked = false;
+    for (uint32_t i = 0; i < request->count; i++) {
+        const struct tally_result *result = &request->results[i];
+        const uint8_t *event = (const uint8_t *)request->events + i * 128;
+        uint128_t id;
+        /* within a chain that fails, an id can exist that was never created */
+        bool chain = !lookup && (linked || (event[118] & TRANSFER_LINKED));
+        linked = !lookup && (event[118] & TRANSFER_LINKED);
+        if (!lookup && !chain) {
+            memcpy(&id, event, sizeof(id));
+            oracle_told_created(client->oracle, account, id, result->status, result->timestamp);
+        } else if (lookup && result->status == LOOKUP_STATUS_found) {
+            oracle_told_found(client->oracle, account, (const uint8_t *)request->records + i * 128);
+        }
+    }
+    const char *violation = oracle_violation(client->oracle);
+    if (violation)
+        sim_violation(client->sim, "%s", violation);
+}
+
 static void request_done(struct tally_client *library, struct tally_request *request) {
     struct sim_request *slot = (struct sim_request *)request;
     struct sim_client *client = request->context;
@@ -148,6 +174,7 @@ static void request_done(struct tally_client *library, struct tally_request *req
     slot->busy = slot->again = false;
     if (client->mute || !client->library)
         return; /* nobody waits for it any more */
+    show_told(client, request);
     if (request->code == TALLY_OK) {
         for (uint32_t i = 0; i < request->count; i++)
             client->sim->told[request->operation][(uint8_t)request->results[i].status]++;

@@ -4,6 +4,7 @@
 
 #include "engine/base/seams.h"
 #include "net/client/client_internal.h"
+#include "tests/sim/oracle.h"
 #include "tests/sim/sim_work.h"
 
 /** A client: the shipped library over a simulated transport, clock and randomness, and an application that never lets go of a
@@ -20,6 +21,7 @@ struct sim_client {
     const struct sim_work_plan *plan;
     struct sim_book *book;
     struct sim_network *network;
+    struct oracle *oracle; /**< that what the library tells is shown to */
     struct sim_random random;
     struct clock clock;
     struct random seam_random;

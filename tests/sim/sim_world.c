@@ -45,6 +45,7 @@ static struct sim_world *world_open(uint64_t seed, bool trace, struct rte_mempoo
     for (unsigned i = 0; i < world->plan.work.clients; i++) {
         sim_client_open(&world->clients[i], sim, &world->plan, &world->book, &world->network, i);
         sim_client_serve_by(&world->clients[i], &port->self, port->endpoint);
+        world->clients[i].oracle = world->node.oracle;
     }
     sim_chaos_open(world);
     return world;
