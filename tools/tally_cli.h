@@ -50,6 +50,7 @@ int tally_ping_command(struct cli *cli, int argc, char **argv);
 int tally_wal_dump(struct cli *cli, int argc, char **argv);
 int tally_wal_verify(struct cli *cli, int argc, char **argv);
 int tally_backup(struct cli *cli, int argc, char **argv);
+int tally_replay(struct cli *cli, int argc, char **argv);
 int tally_checkpoint(struct cli *cli, int argc, char **argv);
 int tally_checkpoint_list(struct cli *cli, int argc, char **argv);
 int tally_checkpoint_verify(struct cli *cli, int argc, char **argv);

@@ -32,6 +32,7 @@ static const struct tally_command {
      "show the checkpoints that are kept"},
     {"checkpoint verify", tally_checkpoint_verify, "[--data DIR]", "verify them, every byte"},
     {"backup", tally_backup, "DIR [--data SOURCE]", "copy a data directory, running or not"},
+    {"replay", tally_replay, "[--until TIME|SEQ] [--into D]", "rebuild the state as of then"},
     {"shell", NULL, "[options]", "the engine alone, JSON in and out"},
     {"help", NULL, "[COMMAND]", "this, or all about a command"},
     {"version", NULL, "", "print the version"},

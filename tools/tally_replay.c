@@ -102,7 +102,13 @@ static int still_there(void *context) {
 
 /** The log goes on, or ends, where it was asked to. @return CLI_DONE or said why not */
 static int check_reached(const struct replay *replay, const struct wal_position *position) {
-    char text[64];
+    char text[64], made[64];
+    if (position->seq == 0 && replay->until.ns != 0) {
+        args_complain("nothing had been logged by %s: %s was made at %s",
+                      time_text(replay->until.ns, text, sizeof(text)), replay->data,
+                      time_text(data_dir_settings(replay->from)->created_ns, made, sizeof(made)));
+        return CLI_USAGE;
+    }
     if (replay->until.seq == 0 || position->seq >= replay->until.seq)
         return CLI_DONE;
     args_complain("there is no group %" PRIu64 " yet: the log ends with group %" PRIu64

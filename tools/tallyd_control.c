@@ -48,6 +48,13 @@ void tallyd_counters_print(const struct node *node) {
     fprintf(stderr, "checkpoint_abandoned %" PRIu64 "\n", atomic_load(&checkpoints->abandoned));
     fprintf(stderr, "checkpoint_running_seq %" PRIu64 "\n", atomic_load(&checkpoints->running_seq));
     fprintf(stderr, "checkpoint_bytes %" PRIu64 "\n", atomic_load(&checkpoints->bytes));
+    fprintf(stderr, "recovery_checkpoint_seq %" PRIu64 "\n", node->recovered.checkpoint_seq);
+    fprintf(stderr, "recovery_checkpoint_bytes %" PRIu64 "\n", node->recovered.checkpoint_bytes);
+    fprintf(stderr, "recovery_checkpoint_ns %" PRIu64 "\n", node->recovered.checkpoint_ns);
+    fprintf(stderr, "recovery_log_records %" PRIu64 "\n", node->recovered.log_records);
+    fprintf(stderr, "recovery_log_bytes %" PRIu64 "\n", node->recovered.log_bytes);
+    fprintf(stderr, "recovery_log_ns %" PRIu64 "\n", node->recovered.log_ns);
+    fprintf(stderr, "recovery_torn_bytes %" PRIu64 "\n", node->recovered.torn_bytes);
 }
 
 /* --- what the operator asks for ------------------------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "engine/lcore.h"
+#include "engine/recovery.h"
 #include "net/net.h"
 #include "net/port_dpdk.h"
 #include "tools/control.h"
@@ -24,6 +25,7 @@ struct node {
     struct engine *engine;
     struct wal *wal;
     struct wal_position position;
+    struct recovery_report recovered; /**< how it began */
     term_t term;
     struct port_dpdk port;
     bool port_open;

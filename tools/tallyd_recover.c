@@ -113,6 +113,7 @@ int tallyd_recover(struct node *node) {
                : problem == -EPERM || problem == -ENOTSUP ? TALLYD_EXIT_DIRECTORY
                                                           : TALLYD_EXIT_FAILURE;
     }
+    node->recovered = report;
     report_print(node, &report, clock_read(CLOCK_MONOTONIC) - progress.begun_ns);
     return 0;
 }

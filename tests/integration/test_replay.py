@@ -78,7 +78,7 @@ def back_in_time():
     """Every moment comes back exactly, from beside a running tallyd and from a stopped one, by group and by time."""
     with World(dice=random.Random(seed())) as world:
         data = world.tallyd.data
-        seen = history(world, 4 if QUICK else 6, 12)
+        seen = history(world, 3 if QUICK else 4, 12)
         assert len({str(moment.accounts) for moment in seen}) == len(seen), "nothing changed between moments"
         for number, moment in enumerate(seen):
             if number % 2:
@@ -132,7 +132,7 @@ def other_partitions():
         equal(len(digests), 1, "different digests")
         assert "the same" in tally("replay", "--data", data, "--partitions", 7)
         expected = world.state()
-        for partitions in (7,) if QUICK else (1, 7, 1024):
+        for partitions in (7,) if QUICK else (7, 1024):
             path, said = into(data, "--partitions", partitions)
             tally("checkpoint", "verify", "--data", path)
             for _ in range(2):  # a restart of it, too
@@ -159,8 +159,7 @@ def refusals():
                             (["--partitions", "0"], "1 to 1024"), (["--partitions", "1025"], "1 to 1024"),
                             (["--into", data], "lies in"), (["--into", os.path.join(data, "x")], "lies in"),
                             (["--into", "/proc/nowhere"], "/proc/nowhere"), (["--memory-mb", "1"], "--memory-mb")):
-            said = tally("replay", "--data", data, *flags, *([] if "--into" in flags else ["--into", new]),
-                         status=DAMAGED if "2001-09-09T01:46:40Z" in flags else USAGE)
+            said = tally("replay", "--data", data, *([] if "--into" in flags else ["--into", new]), *flags, status=USAGE)
             assert word in said and said.count("\n") == 1, f"replay {flags} says: {said}"
             assert not os.path.exists(new), f"replay {flags} made its directory"
         assert "superblock" in tally("replay", "--data", os.path.dirname(new), status=USAGE)
