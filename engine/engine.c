@@ -227,9 +227,10 @@ int engine_open(const struct engine_config *config, struct engine **engine, char
     made->lcores =
         aligned_alloc(CACHE_LINE_BYTES, (sizeof(struct engine_lcore) + CACHE_LINE_BYTES - 1) /
                                             CACHE_LINE_BYTES * CACHE_LINE_BYTES * config->lcores);
+    if (made->lcores) /* closed as they are, whatever else is missing */
+        memset(made->lcores, 0, sizeof(struct engine_lcore) * config->lcores);
     if (!made->partitions || !made->lcores)
         goto full;
-    memset(made->lcores, 0, sizeof(struct engine_lcore) * config->lcores);
     for (unsigned p = 0; p < config->partitions; p++) {
         made->partitions[p].ids.id_time = config->id_time;
         made->partitions[p].pendings.id_time = config->id_time;

@@ -69,7 +69,7 @@ int memory_open(struct memory *memory, size_t bytes, bool prefault) {
         return -ENOMEM;
     memory->base = region_map(bytes, &memory->huge_tlb);
     if (!memory->base) {
-        free(memory->orders);
+        memory_close(memory);
         return -ENOMEM;
     }
     memory->mapped_bytes = bytes;
