@@ -451,5 +451,6 @@ unsigned checkpoint_walk(struct engine_lcore *lcore, unsigned records_max) {
 }
 
 unsigned engine_checkpoint(struct engine_lcore *lcore) {
-    return checkpoint_walk(lcore, CHECKPOINT_SLICE_RECORDS);
+    unsigned records = lcore->engine->config.checkpoint_slice;
+    return checkpoint_walk(lcore, records ? records : CHECKPOINT_SLICE_RECORDS);
 }

@@ -29,6 +29,8 @@ struct engine_config {
     bool prefault;        /**< touch all memory at start */
     unsigned
         checkpoint_chunks; /**< an lcore, 128 KiB each, beside memory_bytes: 32..WAL_CHUNKS_MAX; 0: no checkpoints */
+    unsigned
+        checkpoint_slice; /**< records that a checkpoint's walk looks at in one turn; 0: as many as take some 30 us */
     struct wal_board *board;
     struct wal_lane *lanes; /**< one an lcore */
 };
