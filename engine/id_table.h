@@ -166,8 +166,11 @@ static inline void id_look(const struct id_table *table, uint128_t id, uint64_t 
 
 ALWAYS_INLINE void id_fetch(const struct id_hint *hint) {
     __builtin_prefetch(hint->line, 1);
-    if (likely(hint->slice)) /* the line behind the one where the next record begins */
-        __builtin_prefetch((const void *)((uintptr_t)hint->slice->tail + CACHE_LINE_BYTES), 1);
+    if (likely(hint->slice)) { /* where the next record begins, and the line behind */
+        uintptr_t tail = (uintptr_t)hint->slice->tail;
+        __builtin_prefetch((const void *)tail, 1);
+        __builtin_prefetch((const void *)(tail + CACHE_LINE_BYTES), 1);
+    }
 }
 
 /** Find the place of the next records. Only for id_append and before it; room must have been reserved. */
@@ -192,7 +195,9 @@ static inline bool id_add(const struct id_hint *hint, const uint64_t id[2], uint
     uint32_t tag = id_tag(hint->hash);
     /* A tag that matches may be this id or another one. */
     if (unlikely(!line || line->count == INDEX_LINE_ENTRIES || line->overflow ||
-                 index_line_matches(line, tag) || !slice->tail_left))
+                 index_line_matches(line, tag)))
+        return false;
+    if (unlikely(!slice->tail_left && slice->slab.count == slice->slab.capacity))
         return false;
     line->tags[line->count] = tag;
     line->slots[line->count] = slice->slab.count;

@@ -12,7 +12,7 @@
  *  key(id) x balances, for each live pending transfer a hash of its record; all mod 2^128 (design section 5.9). Keeps: INV-6. */
 
 struct partition {
-    uint128_t
+    _Alignas(CACHE_LINE_BYTES) uint128_t
         digest; /**< in one line with the head of the accounts' index: what every event needs */
     bool digest_dirty; /**< changed since it was last logged */
     struct account_table accounts;

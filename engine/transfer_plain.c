@@ -15,9 +15,10 @@ static inline bool plainly_created(const struct compact_transfer *asked,
                  ((debit->flags | credit->flags) & (ACCOUNT_CLOSED | ACCOUNT_MARKED))))
         return false;
     /* With all balances below 2^126 no sum of three can overflow. */
-    amount_t high = debit->debits_pending | debit->debits_posted | credit->credits_pending |
-                    credit->credits_posted;
-    if (unlikely((uint64_t)(high >> 64) >> 62))
+    uint64_t high =
+        (uint64_t)(debit->debits_pending >> 64) | (uint64_t)(debit->debits_posted >> 64) |
+        (uint64_t)(credit->credits_pending >> 64) | (uint64_t)(credit->credits_posted >> 64);
+    if (unlikely(high >> 62))
         return false;
     if ((debit->flags & ACCOUNT_DEBITS_MUST_NOT_EXCEED_CREDITS) &&
         debit->debits_pending + debit->debits_posted + asked->amount > debit->credits_posted)
@@ -81,6 +82,7 @@ static inline bool execute_one(struct engine_lcore *lcore, struct run *run,
         return false;
 
     struct wal_record_transfer *log = (struct wal_record_transfer *)run->log;
+    __builtin_prefetch(run->log + 5 * sizeof(*log), 1);
     log->head =
         (struct wal_record_head){WAL_RECORD_TRANSFER, sizeof(*log) / WAL_RECORD_ALIGN, 0, 0};
     log->timestamp = run->decided;
