@@ -119,8 +119,9 @@ void lookup_fetched(struct engine_lcore *lcore, const struct fetch_slot *slot,
     if (answer->status == -ENOENT) {
         /* The log has been recycled meanwhile, so the id lies below the horizon now. */
         wait_for_horizon(lcore, request);
-        result->status =
-            lookup ? (uint32_t)LOOKUP_STATUS_expired : (uint32_t)TRANSFER_STATUS_id_expired;
+        result->status = (uint32_t)TRANSFER_STATUS_id_expired;
+        if (lookup)
+            *result = (struct result){.status = LOOKUP_STATUS_expired};
         return;
     }
     if (answer->status || wal_record_transfer_decode(answer->record, answer->length, &fields) ||

@@ -248,6 +248,26 @@ static void test_a_record_from_the_log_must_be_the_one_remembered(void) {
     }
 }
 
+/** The file in which the record stood has gone meanwhile: the simulator saw `expired` with the record's timestamp. */
+static void test_what_the_log_no_longer_holds_has_no_timestamp(void) {
+    with_a_transfer();
+    struct transfer found[1] __attribute__((aligned(16)));
+    struct engine_request read = request_of(OPERATION_LOOKUP_TRANSFERS, &transfers[0].id, 1);
+    read.records = found;
+    engine_submit(lcore, &read);
+    CHECK(!completes(&read));
+    answer_fetch(0, 0, -ENOENT);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        engine_execute(lcore, 64);
+        seal();
+        commit(atomic_load(&board.open_group) - 1);
+    }
+    CHECK(completes(&read));
+    CHECK_EQ(results[0].status, LOOKUP_STATUS_expired);
+    CHECK_EQ(results[0].timestamp, 0);
+    engine_close(engine);
+}
+
 static void test_a_retry_with_other_fields_asks_the_log(void) {
     with_a_transfer();
     transfers[1] = transfers[0];
@@ -273,6 +293,7 @@ int main(void) {
     TEST_RUN(test_what_the_horizon_decided_waits_for_its_group);
     TEST_RUN(test_no_free_log_buffer_no_decision);
     TEST_RUN(test_a_record_from_the_log_must_be_the_one_remembered);
+    TEST_RUN(test_what_the_log_no_longer_holds_has_no_timestamp);
     TEST_RUN(test_a_retry_with_other_fields_asks_the_log);
     return TEST_DONE();
 }
