@@ -92,21 +92,24 @@ static void retry(struct engine_lcore *lcore, struct engine_request *request, ui
     retry_resolve(lcore, request, event, recorded, pending);
 }
 
+/** The id for whose sake the log was asked. */
+static uint128_t fetched_id(const struct fetch_slot *slot) {
+    struct transfer buffer;
+    return slot->request->operation == OPERATION_LOOKUP_TRANSFERS
+               ? ((const uint128_t *)slot->request->events)[slot->event]
+               : request_transfer(slot->request, slot->event, &buffer)->id;
+}
+
 /** Whether what came back is what was remembered: the log's own digests cover whole segments, and a fetch may read less than one. */
 static bool is_the_record(struct engine_lcore *lcore, const struct fetch_slot *slot,
                           const struct wal_transfer_fields *fields) {
-    const struct engine_request *request = slot->request;
     const struct transfer *transfer = &fields->transfer;
-    struct transfer buffer;
-    uint128_t asked = request->operation == OPERATION_LOOKUP_TRANSFERS
-                          ? ((const uint128_t *)request->events)[slot->event]
-                          : request_transfer(request, slot->event, &buffer)->id;
     uint64_t digest = fields->request_digest;
     if (!digest)
         digest = transfer_digest(transfer, hash_id(transfer->debit_account_id, lcore->hash_seed),
                                  hash_id(transfer->credit_account_id, lcore->hash_seed),
                                  &lcore->digest_keys);
-    return transfer->id == asked && digest == slot->digest &&
+    return transfer->id == fetched_id(slot) && digest == slot->digest &&
            transfer->timestamp == slot->timestamp;
 }
 
@@ -116,8 +119,9 @@ void lookup_fetched(struct engine_lcore *lcore, const struct fetch_slot *slot,
     struct result *result = &request->results[slot->event];
     struct wal_transfer_fields fields;
     bool lookup = request->operation == OPERATION_LOOKUP_TRANSFERS;
-    if (answer->status == -ENOENT) {
-        /* The log has been recycled meanwhile, so the id lies below the horizon now. */
+    if (answer->status == -ENOENT && lcore->id_time &&
+        id_time_ms(fetched_id(slot)) < lcore->horizon_ms) {
+        /* The log has been recycled meanwhile. A file never goes while an id in it can be asked for, so otherwise it was lost. */
         wait_for_horizon(lcore, request);
         result->status = (uint32_t)TRANSFER_STATUS_id_expired;
         if (lookup)
