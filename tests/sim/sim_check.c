@@ -24,22 +24,14 @@ static uint32_t ring(_Atomic uint32_t *head, _Atomic uint32_t *tail) {
            atomic_load_explicit(tail, memory_order_relaxed);
 }
 
-void sim_check_turn(struct sim_node *node) {
-    const struct session_table *table = &node->net->table;
-    const struct engine_lcore *engine = node->lcore->engine;
-    struct wal_lane *lane = node->lane;
-    seq_t commit_seq = atomic_load_explicit(&node->board->commit_seq, memory_order_relaxed);
-    if (commit_seq < node->commit_seq)
-        sim_violation(node->sim, "commit_seq falls from %" PRIu64 " to %" PRIu64, node->commit_seq,
-                      commit_seq);
-    node->commit_seq = commit_seq;
-    if (commit_seq > node->durable_seq)
-        sim_violation(node->sim,
-                      "INV-5: group %" PRIu64
-                      " counts as committed, the disk has promised all up to %" PRIu64,
-                      commit_seq, node->durable_seq);
-    check_bound(node, "requests in the engine", engine->outstanding, node->net->config.request_max);
-    check_bound(node, "packets to be sent", node->net->tx_count, NET_TX_QUEUE);
+static void check_bounds(struct sim_node *node, unsigned number) {
+    const struct sim_engine *engine = &node->engines[number];
+    const struct session_table *table = &engine->net->table;
+    const struct engine_lcore *lcore = engine->lcore->engine;
+    struct wal_lane *lane = &node->lanes[number];
+    check_bound(node, "requests in the engine", lcore->outstanding,
+                engine->net->config.request_max);
+    check_bound(node, "packets to be sent", engine->net->tx_count, NET_TX_QUEUE);
     check_bound(node, "credit beyond the sessions' shares", table->rest_used, table->rest_max);
     check_bound(node, "datagrams of long replies", table->charge_used, table->charge_max);
     check_bound(node, "sessions", table->open_count, table->session_max);
@@ -53,17 +45,36 @@ void sim_check_turn(struct sim_node *node) {
                 WAL_CHUNKS_MAX);
     check_bound(node, "chunks given back", ring(&lane->spent_head, &lane->spent_tail),
                 WAL_CHUNKS_MAX);
-    check_bound(node, "bytes in the open segment", engine->segment_bytes, engine->buffer_bytes);
+    check_bound(node, "bytes in the open segment", lcore->segment_bytes, lcore->buffer_bytes);
+}
+
+void sim_check_turn(struct sim_node *node) {
+    seq_t commit_seq = atomic_load_explicit(&node->board->commit_seq, memory_order_relaxed);
+    if (commit_seq < node->commit_seq)
+        sim_violation(node->sim, "commit_seq falls from %" PRIu64 " to %" PRIu64, node->commit_seq,
+                      commit_seq);
+    node->commit_seq = commit_seq;
+    if (commit_seq > node->durable_seq)
+        sim_violation(node->sim,
+                      "INV-5: group %" PRIu64
+                      " counts as committed, the disk has promised all up to %" PRIu64,
+                      commit_seq, node->durable_seq);
+    for (unsigned i = 0; i < node->lcore_count; i++)
+        check_bounds(node, i);
     const char *violation = oracle_violation(node->oracle);
     if (violation)
         sim_violation(node->sim, "%s", violation);
 }
 
 void sim_check_stopped(struct sim_node *node) {
-    const struct engine_lcore *engine = node->lcore->engine;
-    if (engine->outstanding || engine->segment_bytes || node->net->tx_count)
-        sim_violation(node->sim, "the node stopped with %u requests, %u bytes and %u packets left",
-                      engine->outstanding, engine->segment_bytes, node->net->tx_count);
+    for (unsigned i = 0; i < node->lcore_count; i++) {
+        const struct engine_lcore *lcore = node->engines[i].lcore->engine;
+        const struct net *net = node->engines[i].net;
+        if (lcore->outstanding || lcore->segment_bytes || net->tx_count)
+            sim_violation(node->sim,
+                          "the node stopped with %u requests, %u bytes and %u packets left",
+                          lcore->outstanding, lcore->segment_bytes, net->tx_count);
+    }
     if (node->commit_seq != node->written_seq)
         sim_violation(node->sim,
                       "the node stopped with group %" PRIu64 " written and %" PRIu64 " committed",

@@ -20,6 +20,7 @@
 #include "net/client/tally.h"
 #include "engine/base/planted.h"
 #include "tests/sim/sim_network.h"
+#include "tests/sim/sim_plan.h"
 #include "tests/sim/sim_world.h"
 
 /** tally-sim: seeds, one after the other or side by side in some processes, and what became of them.
@@ -34,7 +35,8 @@
 struct options {
     uint64_t first, count, replay_every;
     unsigned jobs;
-    bool trace, forever, one, stop;
+    struct sim_options world;
+    bool forever, one, stop;
 };
 
 /** What all processes share. */
@@ -128,14 +130,15 @@ static void count(const struct sim_result *result) {
 
 static void run_seed(const struct options *options, uint64_t seed, struct rte_mempool *pool) {
     static struct sim_result result, again;
-    sim_world_run(seed, options->trace, pool, &result);
+    sim_world_run(seed, &options->world, pool, &result);
     bool failed = result.outcome == SIM_VIOLATED;
     if (failed)
         report_failure(seed, result.violation);
     if (options->one)
         printf("seed %" PRIu64 ": digest %016" PRIx64 "\n", seed, result.digest);
     if (!failed && options->replay_every && seed % options->replay_every == 0) {
-        sim_world_run(seed, false, pool, &again);
+        const struct sim_options silent = {.lcores = options->world.lcores};
+        sim_world_run(seed, &silent, pool, &again);
         add(&totals->replayed, 1);
         failed = again.digest != result.digest;
         if (failed)
@@ -225,7 +228,7 @@ static void watch_jobs(const struct options *options) {
             if (pids[job] == 0)
                 continue;
             uint64_t began_ns = atomic_load(&totals->jobs[job].began_ns);
-            bool hangs = !options->trace && atomic_load(&totals->jobs[job].seed) != 0 &&
+            bool hangs = !options->world.trace && atomic_load(&totals->jobs[job].seed) != 0 &&
                          real_ns() - began_ns > SEED_SECONDS_MAX * NS_PER_SECOND;
             if (hangs || interrupted)
                 kill(pids[job], SIGKILL);
@@ -298,7 +301,8 @@ static void summary(uint64_t took_ns, const struct options *options) {
 static void usage(void) {
     fputs(
         "usage: tally-sim [--seeds N] [--first SEED] [--seed S] [--trace] [--forever] [--jobs N]\n"
-        "                 [--replay-every N] [--command TEXT] [--stop] [--bug NAME|list]\n",
+        "                 [--lcores N] [--replay-every N] [--command TEXT] [--stop] [--bug "
+        "NAME|list]\n",
         stderr);
     exit(2);
 }
@@ -340,18 +344,15 @@ static uint64_t number(const char *text) {
 }
 
 static struct options parse(int argc, char **argv) {
-    static const struct option names[] = {{"seeds", required_argument, 0, 'n'},
-                                          {"first", required_argument, 0, 'f'},
-                                          {"seed", required_argument, 0, 's'},
-                                          {"trace", no_argument, 0, 't'},
-                                          {"forever", no_argument, 0, 'e'},
-                                          {"stop", no_argument, 0, 'x'},
-                                          {"jobs", required_argument, 0, 'j'},
-                                          {"replay-every", required_argument, 0, 'r'},
-                                          {"command", required_argument, 0, 'c'},
-                                          {"bug", required_argument, 0, 'b'},
-                                          {0}};
-    struct options options = {.first = 1, .count = 100, .jobs = 2, .replay_every = 50};
+    static const struct option names[] = {
+        {"seeds", required_argument, 0, 'n'},   {"first", required_argument, 0, 'f'},
+        {"seed", required_argument, 0, 's'},    {"trace", no_argument, 0, 't'},
+        {"forever", no_argument, 0, 'e'},       {"stop", no_argument, 0, 'x'},
+        {"jobs", required_argument, 0, 'j'},    {"replay-every", required_argument, 0, 'r'},
+        {"command", required_argument, 0, 'c'}, {"bug", required_argument, 0, 'b'},
+        {"lcores", required_argument, 0, 'l'},  {0}};
+    struct options options = {
+        .world = {.lcores = 1}, .first = 1, .count = 100, .jobs = 2, .replay_every = 50};
     int option;
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
         switch (option) {
@@ -367,7 +368,7 @@ static struct options parse(int argc, char **argv) {
             options.one = true;
             break;
         case 't':
-            options.trace = true;
+            options.world.trace = true;
             break;
         case 'e':
             options.forever = true;
@@ -381,6 +382,9 @@ static struct options parse(int argc, char **argv) {
         case 'r':
             options.replay_every = number(optarg);
             break;
+        case 'l':
+            options.world.lcores = (unsigned)number(optarg);
+            break;
         case 'b':
             plant(optarg);
             break;
@@ -391,6 +395,8 @@ static struct options parse(int argc, char **argv) {
             usage();
         }
     }
+    if (options.world.lcores < 1 || options.world.lcores > SIM_LCORES_MAX)
+        usage();
     if (optind != argc || options.jobs == 0 || options.jobs > JOBS_MAX)
         usage();
     return options;

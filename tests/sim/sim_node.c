@@ -130,8 +130,7 @@ void sim_node_open(struct sim_node *node, struct sim *sim, const struct sim_plan
     random_fill(&node->seam_random.random, node->identity.cell_id, sizeof(node->identity.cell_id));
     sim_disk_open(&node->disk, sim, &plan->disk);
     node->disk.watch = (struct sim_disk_watch){disk_submitted, disk_completed, disk_unsound, node};
-    sim_port_open(&node->port, sim, network, pool);
-    node->port.tx_full_ppm = sim_chance(&node->random, 300000) ? 20000 : 0;
+    const uint32_t tx_full_ppm = sim_chance(&node->random, 300000) ? 20000 : 0;
     const struct oracle_config config = {
         .partitions = node->identity.partitions,
         .hash_seed = node->identity.hash_seed,
@@ -147,7 +146,13 @@ void sim_node_open(struct sim_node *node, struct sim *sim, const struct sim_plan
     node->oracle = oracle_open(&with_cell);
     if (!node->oracle)
         abort();
-    node->port.oracle = node->oracle;
+    node->lcore_count = plan->node.lcores;
+    for (unsigned i = 0; i < node->lcore_count; i++) {
+        struct sim_port *port = &node->engines[i].port;
+        sim_port_open(port, sim, network, pool, i);
+        port->tx_full_ppm = tx_full_ppm;
+        port->oracle = node->oracle;
+    }
 }
 
 /* --- the end of a life ------------------------------------------------------------------------------------------------ */
@@ -159,21 +164,24 @@ void sim_node_forget(struct sim_node *node) {
         node->checkpoints_abandoned += atomic_load(&checkpoints->abandoned);
         node->files_removed += atomic_load(&checkpoints->files_removed);
     }
-    if (node->net)
-        net_close(node->net);
+    for (unsigned i = 0; i < node->lcore_count; i++) {
+        struct sim_engine *engine = &node->engines[i];
+        if (engine->net)
+            net_close(engine->net);
+        free(engine->lcore);
+        engine->net = NULL;
+        engine->lcore = NULL;
+        sim_port_clear(&engine->port);
+    }
     wal_close(node->wal);
     engine_close(node->engine);
     wal_position_release(&node->position);
-    free(node->lcore);
     free(node->board);
-    free(node->lane);
-    node->net = NULL;
+    free(node->lanes);
     node->wal = NULL;
     node->engine = NULL;
-    node->lcore = NULL;
     node->board = NULL;
-    node->lane = NULL;
-    sim_port_clear(&node->port);
+    node->lanes = NULL;
     node->state = SIM_NODE_DOWN;
     node->paused_until_ns = 0;
 }
@@ -185,7 +193,8 @@ static void end_life(struct sim_node *node) {
         SIM_TRACE(node->sim, "node", "down; committed %" PRIu64 ", promised by the disk %" PRIu64,
                   node->commit_seq, node->durable_seq);
     }
-    node->port.dead = true;
+    for (unsigned i = 0; i < node->lcore_count; i++)
+        node->engines[i].port.dead = true;
     sim_node_forget(node);
 }
 
@@ -200,8 +209,10 @@ void sim_node_crash(struct sim_node *node, bool power) {
 void sim_node_stop(struct sim_node *node) {
     if (node->state != SIM_NODE_UP)
         return;
-    node->lcore->draining = true;
-    engine_drain(node->lcore->engine);
+    for (unsigned i = 0; i < node->lcore_count; i++) {
+        node->engines[i].lcore->draining = true;
+        engine_drain(node->engines[i].lcore->engine);
+    }
     node->state = SIM_NODE_DRAINING;
     node->drain_until_ns = node->sim->now_ns + DRAIN_MAX_NS;
     sim_node_wake(node);
@@ -220,9 +231,11 @@ void sim_node_close(struct sim_node *node) {
 uint64_t sim_node_next_ns(const struct sim_node *node) {
     if (node->state == SIM_NODE_DOWN)
         return UINT64_MAX;
-    uint64_t next = node->engine_turns.next_ns, done = sim_disk_next_ns(&node->disk);
-    if (node->wal_apart && node->wal_turns.next_ns < next)
-        next = node->wal_turns.next_ns;
+    uint64_t next = node->wal_apart ? node->wal_turns.next_ns : UINT64_MAX;
+    uint64_t done = sim_disk_next_ns(&node->disk);
+    for (unsigned i = 0; i < node->lcore_count; i++)
+        if (node->engines[i].turns.next_ns < next)
+            next = node->engines[i].turns.next_ns;
     if (done > node->woken_ns && done < next)
         next = done;
     if (next < node->paused_until_ns)
@@ -243,7 +256,8 @@ static void wake(struct sim_node *node, struct sim_turns *turns) {
 }
 
 void sim_node_wake(struct sim_node *node) {
-    wake(node, &node->engine_turns);
+    for (unsigned i = 0; i < node->lcore_count; i++)
+        wake(node, &node->engines[i].turns);
     if (node->wal_apart)
         wake(node, &node->wal_turns);
 }
@@ -260,7 +274,8 @@ static void plan_turn(struct sim_node *node, struct sim_turns *turns, unsigned w
     } else {
         turns->idle_ns = 0;
     }
-    if (node->wal_apart && sim_chance(&node->random, plan->ring_delayed_ppm)) {
+    if ((node->wal_apart || node->lcore_count > 1) &&
+        sim_chance(&node->random, plan->ring_delayed_ppm)) {
         sim_fault(node->sim, SIM_FAULT_ring_delayed);
         wait += sim_below(&node->random, plan->ring_delayed_ns);
     }
@@ -269,7 +284,10 @@ static void plan_turn(struct sim_node *node, struct sim_turns *turns, unsigned w
 
 static bool drained(struct sim_node *node) {
     uint64_t now = node->clock.clock.monotonic_ns(&node->clock.clock);
-    return lcore_drained(node->lcore) && node->net->tx_count == 0 &&
+    for (unsigned i = 0; i < node->lcore_count; i++)
+        if (!engine_idle(node->engines[i].lcore->engine) || node->engines[i].net->tx_count != 0)
+            return false;
+    return lcore_drained(node->engines[0].lcore) &&
            (!node->wal_apart || wal_drained(node->wal, now));
 }
 
@@ -307,22 +325,25 @@ void sim_node_step(struct sim_node *node) {
         node->woken_ns = now;
         sim_node_wake(node);
     }
-    const bool apart = node->wal_apart;
-    /* of two lcores that are due at one time, either may be first */
-    const bool wal_first = apart && sim_chance(&node->random, 500000);
-    for (unsigned turn = 0; turn < 2 && node->state != SIM_NODE_DOWN; turn++) {
-        const bool log = apart && wal_first == (turn == 0);
-        struct sim_turns *turns = log ? &node->wal_turns : &node->engine_turns;
-        if ((!apart && turn != 0) || turns->next_ns > now)
+    /* of lcores that are due at one time, any may be first; the log's comes behind the engines' */
+    const unsigned lcores = node->lcore_count + node->wal_apart;
+    const unsigned first = lcores > 1 ? (unsigned)sim_below(&node->random, lcores) : 0;
+    for (unsigned turn = 0; turn < lcores && node->state != SIM_NODE_DOWN; turn++) {
+        const unsigned number = (first + turn) % lcores;
+        const bool log = number == node->lcore_count;
+        struct sim_turns *turns = log ? &node->wal_turns : &node->engines[number].turns;
+        if (turns->next_ns > now)
             continue;
         unsigned work =
             log ? wal_step(node->wal, node->clock.clock.monotonic_ns(&node->clock.clock))
-                : lcore_step(node->lcore);
+                : lcore_step(node->engines[number].lcore);
         node->turns++;
-        sim_note(node->sim, (uint64_t)work << 1 | log);
+        sim_note(node->sim, (uint64_t)work << 8 | number);
         plan_turn(node, turns, work);
-        if (work != 0 && apart)
-            wake(node, log ? &node->engine_turns : &node->wal_turns);
+        for (unsigned other = 0; work != 0 && lcores > 1 && other < lcores; other++)
+            if (other != number)
+                wake(node,
+                     other == node->lcore_count ? &node->wal_turns : &node->engines[other].turns);
         look_after_turn(node);
     }
 }

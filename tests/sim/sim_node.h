@@ -56,13 +56,22 @@ enum sim_start {
     SIM_START_REFUSED, /**< the log is damaged, and the node says so */
 };
 
+/** One engine lcore, with a port and sessions of its own. */
+struct sim_engine {
+    struct lcore *lcore;
+    struct net *net;
+    struct sim_port port;
+    struct sim_turns turns;
+};
+
 struct sim_node {
     struct sim *sim;
     const struct sim_plan *plan;
     struct oracle *oracle;
     struct sim_random random;
     struct sim_disk disk;
-    struct sim_port port;
+    struct sim_engine engines[SIM_LCORES_MAX]; /**< lcore_count of them; ports outlive lives */
+    unsigned lcore_count;
     struct sim_clock clock;
     struct sim_seam_random seam_random;
     struct wal_identity identity;
@@ -75,15 +84,13 @@ struct sim_node {
 
     /* one life */
     struct wal_board *board;
-    struct wal_lane *lane;
+    struct wal_lane *lanes; /**< lcore_count of them */
     struct engine *engine;
     struct wal *wal;
-    struct net *net;
-    struct lcore *lcore;
     struct wal_position position;
     struct recovery_report recovered;
     term_t term;
-    struct sim_turns engine_turns, wal_turns;
+    struct sim_turns wal_turns;
     uint64_t drain_until_ns;
     uint64_t woken_ns; /**< what the disk had done by then has woken the node */
 

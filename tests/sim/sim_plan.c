@@ -156,7 +156,7 @@ static void draw_work(struct sim_work_plan *work, struct sim_random *random) {
     work->forged_ppm = rate(random, 30, 1000, 200000);
 }
 
-void sim_plan_draw(struct sim_plan *plan, uint64_t seed) {
+void sim_plan_draw(struct sim_plan *plan, uint64_t seed, unsigned lcores) {
     struct sim_random random = sim_random_make(seed, 0);
     *plan = (struct sim_plan){.malign = percent(&random, 25)};
     plan->active_ns = sim_spread(&random, 2 * S, 60 * S);
@@ -169,6 +169,13 @@ void sim_plan_draw(struct sim_plan *plan, uint64_t seed) {
     draw_network(&plan->network, &random);
     draw_chaos(&plan->chaos, &random, plan->malign);
     draw_work(&plan->work, &random);
+    plan->node.lcores = lcores < plan->node.partitions ? lcores : plan->node.partitions;
+    if (plan->node.lcores >
+        1) { /* then there are no checkpoints, digests and imported events yet */
+        plan->node.checkpoints = false;
+        plan->node.digest_interval_ns = 0;
+        plan->work.imported = 0;
+    }
     if (plan->node.memory_short) { /* so many accounts that it does run out */
         plan->work.clients = (unsigned)sim_between(&random, 1, 2);
         plan->work.accounts = (unsigned)sim_spread(&random, 1000, 12000);
@@ -187,13 +194,15 @@ void sim_plan_draw(struct sim_plan *plan, uint64_t seed) {
 void sim_plan_print(const struct sim_plan *plan) {
     const struct sim_node_plan *node = &plan->node;
     const struct sim_work_plan *work = &plan->work;
-    printf("plan: %" PRIu64 " ms%s; %u partitions, id_time %d, memory %zu MiB%s, files of %" PRIu64
+    printf("plan: %" PRIu64
+           " ms%s; %u partitions on %u lcores, id_time %d, memory %zu MiB%s, files of %" PRIu64
            " KiB, %u groups in flight, %s, horizon %" PRIu64 " ms (at least %" PRIu64
            "), turn %" PRIu64 " us\n",
-           plan->active_ns / MS, plan->malign ? ", malign" : "", node->partitions, node->id_time,
-           node->memory_bytes >> 20, node->memory_short ? " (short)" : "", node->file_bytes >> 10,
-           node->groups_in_flight, node->wal_apart ? "log apart" : "log on the same lcore",
-           node->horizon_back_ms, node->horizon_minimum_ms, node->turn_ns / US);
+           plan->active_ns / MS, plan->malign ? ", malign" : "", node->partitions, node->lcores,
+           node->id_time, node->memory_bytes >> 20, node->memory_short ? " (short)" : "",
+           node->file_bytes >> 10, node->groups_in_flight,
+           node->wal_apart ? "log apart" : "log on the same lcore", node->horizon_back_ms,
+           node->horizon_minimum_ms, node->turn_ns / US);
     printf("plan: %u clients, %u requests each of up to %u events, %u accounts, %u ledgers; disk "
            "%" PRIu64 " us, network %" PRIu64 " us\n",
            work->clients, work->requests, work->events_max, work->accounts, work->ledgers,

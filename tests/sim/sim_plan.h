@@ -5,11 +5,14 @@
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_network.h"
 
+#define SIM_LCORES_MAX 4
+
 /** Everything that a seed decides before its world begins. Swarm: of every kind of fault and of event, many seeds have none,
  *  others much, so that no kind hides behind another. */
 
 struct sim_node_plan {
     unsigned partitions;
+    unsigned lcores; /**< engine lcores */
     bool id_time;
     bool memory_short; /**< so little that it runs out */
     size_t memory_bytes;
@@ -78,7 +81,8 @@ struct sim_plan {
     struct sim_work_plan work;
 };
 
-void sim_plan_draw(struct sim_plan *plan, uint64_t seed);
+/** @param lcores  engine lcores of a node, 1..SIM_LCORES_MAX; fewer where there are fewer partitions */
+void sim_plan_draw(struct sim_plan *plan, uint64_t seed, unsigned lcores);
 /** The plan in some lines of text. */
 void sim_plan_print(const struct sim_plan *plan);
 

@@ -3,6 +3,8 @@
 
 #include <rte_mbuf.h>
 
+#include "net/protocol.h"
+
 /** Where UDP's payload begins in a frame, as its own headers say; 0: it is none. Reads the frame only. */
 static size_t payload_of(const uint8_t *frame, size_t length, size_t *bytes) {
     if (length < PACKET_HEADERS_IPV4)
@@ -109,11 +111,17 @@ void sim_port_clear(struct sim_port *port) {
 }
 
 void sim_port_open(struct sim_port *port, struct sim *sim, struct sim_network *network,
-                   struct rte_mempool *pool) {
+                   struct rte_mempool *pool, unsigned number) {
     memset(port, 0, sizeof(*port));
     port->port = (struct port){.rx = port_rx, .tx = port_tx};
     port->sim = sim;
     port->network = network;
     port->pool = pool;
-    port->random = sim_random_make(sim->seed, 3);
+    port->random = sim_random_make(sim->seed, 3 + 1000 * number);
+    port->endpoint = number;
+    const uint8_t last = (uint8_t)(1 + number);
+    port->self = (struct packet_self){.mac = {2, 0, 0, 0, 0, last},
+                                      .ipv4 = {10, 7, 0, last},
+                                      .ipv6 = {0xfd, [14] = 0x12, [15] = last},
+                                      .udp_port = NET_UDP_PORT_DEFAULT};
 }

@@ -35,7 +35,7 @@ struct sim_port {
 };
 
 void sim_port_open(struct sim_port *port, struct sim *sim, struct sim_network *network,
-                   struct rte_mempool *pool);
+                   struct rte_mempool *pool, unsigned number);
 /** Whatever waits is dropped. */
 void sim_port_clear(struct sim_port *port);
 /** A frame arrives. What the ring has no room for is lost. */

@@ -20,11 +20,12 @@ static void *zeroed(size_t bytes) {
 static void open_engine(struct sim_node *node) {
     const struct sim_node_plan *plan = &node->plan->node;
     node->board = zeroed(sizeof(*node->board));
-    node->lane = zeroed(sizeof(*node->lane));
-    node->lcore = zeroed(sizeof(*node->lcore));
+    node->lanes = zeroed(node->lcore_count * sizeof(*node->lanes));
+    for (unsigned i = 0; i < node->lcore_count; i++)
+        node->engines[i].lcore = zeroed(sizeof(struct lcore));
     const struct engine_config config = {
         .partitions = node->identity.partitions,
-        .lcores = 1,
+        .lcores = node->lcore_count,
         .hash_seed = node->identity.hash_seed,
         .digest_seed = node->identity.digest_seed,
         .id_time = node->identity.id_time,
@@ -35,7 +36,7 @@ static void open_engine(struct sim_node *node) {
         .horizon_slack_ms = plan->horizon_slack_ms,
         .checkpoint_chunks = plan->checkpoints ? 32 : 0,
         .board = node->board,
-        .lanes = node->lane,
+        .lanes = node->lanes,
     };
     if (engine_open(&config, &node->engine, node->error, sizeof(node->error))) {
         fprintf(stderr, "tally-sim: %s\n", node->error);
@@ -59,8 +60,8 @@ static int open_log(struct sim_node *node) {
         .term = node->term,
         .position = node->position,
         .board = node->board,
-        .lanes = node->lane,
-        .lane_count = 1,
+        .lanes = node->lanes,
+        .lane_count = node->lcore_count,
         .groups_in_flight = node->groups_in_flight,
         .file_bytes = node->identity.file_bytes,
         .group_bytes_wanted = plan->group_bytes_wanted,
@@ -78,14 +79,14 @@ static int open_log(struct sim_node *node) {
     return rc;
 }
 
-static void open_net(struct sim_node *node) {
+static void open_net(struct sim_node *node, struct sim_engine *engine) {
     const struct sim_node_plan *plan = &node->plan->node;
     static const uint8_t placement[PARTITIONS_MAX];
     struct net_config config = {
-        .port = &node->port.port,
+        .port = &engine->port.port,
         .random = &node->seam_random.random,
-        .pool = node->port.pool,
-        .udp_port = node->port.self.udp_port,
+        .pool = engine->port.pool,
+        .udp_port = engine->port.self.udp_port,
         .payload_max = NET_PAYLOAD_IPV4_DEFAULT,
         .session_max = plan->sessions,
         .window = plan->window,
@@ -94,14 +95,14 @@ static void open_net(struct sim_node *node) {
         .identity = node->identity,
         .term = node->term,
         .lcores = 1,
-        .ports = {node->port.self.udp_port},
+        .ports = {engine->port.self.udp_port},
         .placement = placement,
         .id_window_ms = plan->horizon_back_ms,
     };
-    memcpy(config.mac, node->port.self.mac, sizeof(config.mac));
-    memcpy(config.ipv4, node->port.self.ipv4, sizeof(config.ipv4));
-    memcpy(config.ipv6, node->port.self.ipv6, sizeof(config.ipv6));
-    if (net_open(&config, &node->net, node->error, sizeof(node->error))) {
+    memcpy(config.mac, engine->port.self.mac, sizeof(config.mac));
+    memcpy(config.ipv4, engine->port.self.ipv4, sizeof(config.ipv4));
+    memcpy(config.ipv6, engine->port.self.ipv6, sizeof(config.ipv6));
+    if (net_open(&config, &engine->net, node->error, sizeof(node->error))) {
         fprintf(stderr, "tally-sim: %s\n", node->error);
         abort();
     }
@@ -147,10 +148,12 @@ static enum sim_start start(struct sim_node *node, bool accept_clock, struct sim
     int rc = recover(node);
     if (rc != 0)
         return judge(node, rc, errors, flips);
-    if (!cell_clock_start(&node->lcore->cell_clock,
-                          node->clock.clock.monotonic_ns(&node->clock.clock),
-                          sim_clock_realtime(&node->clock), node->position.cell_time, accept_clock))
-        return SIM_START_CLOCK;
+    for (unsigned i = 0; i < node->lcore_count; i++)
+        if (!cell_clock_start(&node->engines[i].lcore->cell_clock,
+                              node->clock.clock.monotonic_ns(&node->clock.clock),
+                              sim_clock_realtime(&node->clock), node->position.cell_time,
+                              accept_clock))
+            return SIM_START_CLOCK;
     if (node->disk.dead)
         return SIM_START_INTERRUPTED;
     /* before the log goes on, what was found is what there is */
@@ -164,24 +167,29 @@ static enum sim_start start(struct sim_node *node, bool accept_clock, struct sim
     if (engine_replay_finish(node->engine, node->position.seq, node->term, node->position.cell_time,
                              node->position.horizon_ms) != 0)
         sim_violation(node->sim, "the log ends in the middle of something");
-    open_net(node);
+    for (unsigned i = 0; i < node->lcore_count; i++)
+        open_net(node, &node->engines[i]);
     sim_check_state(node);
     return SIM_STARTED;
 }
 
 static void serve(struct sim_node *node) {
-    node->lcore->engine = engine_lcore(node->engine, 0);
-    node->lcore->net = node->net;
-    node->lcore->wal = node->wal_apart ? NULL : node->wal;
-    node->lcore->board = node->board;
-    node->lcore->clock = &node->clock.clock;
+    for (unsigned i = 0; i < node->lcore_count; i++) {
+        struct sim_engine *engine = &node->engines[i];
+        engine->lcore->engine = engine_lcore(node->engine, i);
+        engine->lcore->net = engine->net;
+        engine->lcore->wal = node->wal_apart || i != 0 ? NULL : node->wal;
+        engine->lcore->board = node->board;
+        engine->lcore->clock = &node->clock.clock;
+        engine->port.dead = false;
+        engine->turns = (struct sim_turns){.next_ns = node->sim->now_ns};
+        net_announce(engine->net);
+    }
     node->state = SIM_NODE_UP;
-    node->port.dead = false;
     node->commit_seq = node->written_seq = node->position.seq;
     /* recovery has synced what it read: all of it is promised now */
     sim_node_note_recovered(node);
-    node->engine_turns = node->wal_turns = (struct sim_turns){.next_ns = node->sim->now_ns};
-    net_announce(node->net);
+    node->wal_turns = (struct sim_turns){.next_ns = node->sim->now_ns};
     SIM_TRACE(node->sim, "node",
               "up in term %" PRIu64 " behind group %" PRIu64 ", %" PRIu64 " records, %" PRIu64
               " torn bytes cut",

@@ -20,30 +20,28 @@ static unsigned find_endpoint(void *context, const uint8_t mac[6]) {
     return SIM_ENDPOINTS;
 }
 
-static struct sim_world *world_open(uint64_t seed, bool trace, struct rte_mempool *pool) {
+static struct sim_world *world_open(uint64_t seed, const struct sim_options *options,
+                                    struct rte_mempool *pool) {
     struct sim_world *world = calloc(1, sizeof(*world));
     if (!world)
         abort();
     struct sim *sim = &world->sim;
     sim->seed = seed;
-    sim->tracing = trace;
-    sim_plan_draw(&world->plan, seed);
-    if (trace)
+    sim->tracing = options->trace;
+    sim_plan_draw(&world->plan, seed, options->lcores);
+    if (options->trace)
         sim_plan_print(&world->plan);
     world->random = sim_random_make(seed, 7);
     sim_network_open(&world->network, sim, &world->plan.network);
     sim_node_open(&world->node, sim, &world->plan, &world->network, pool);
-    struct sim_port *port = &world->node.port;
-    port->endpoint = 0;
-    port->find = find_endpoint;
-    port->context = world;
-    port->self = (struct packet_self){.mac = {2, 0, 0, 0, 0, 1},
-                                      .ipv4 = {10, 7, 0, 1},
-                                      .ipv6 = {0xfd, [14] = 0x12, [15] = 1},
-                                      .udp_port = 7711};
+    for (unsigned i = 0; i < world->node.lcore_count; i++) {
+        world->node.engines[i].port.find = find_endpoint;
+        world->node.engines[i].port.context = world;
+    }
     sim_book_open(&world->book, sim, &world->plan.work);
     for (unsigned i = 0; i < world->plan.work.clients; i++) {
         sim_client_open(&world->clients[i], sim, &world->plan, &world->book, &world->network, i);
+        const struct sim_port *port = &world->node.engines[i % world->node.lcore_count].port;
         sim_client_serve_by(&world->clients[i], &port->self, port->endpoint);
         world->clients[i].oracle = world->node.oracle;
     }
@@ -90,7 +88,7 @@ static void deliver(struct sim_world *world) {
     while ((frame = sim_network_take(&world->network)) != NULL) {
         if (frame->to < SIM_FIRST_CLIENT) {
             if (world->node.state != SIM_NODE_DOWN) {
-                sim_port_deliver(&world->node.port, frame);
+                sim_port_deliver(&world->node.engines[frame->to].port, frame);
                 sim_node_wake(&world->node);
             }
             sim_network_give(&world->network, frame);
@@ -236,8 +234,9 @@ static void conclude(struct sim_world *world, struct rte_mempool *pool, struct s
                  rte_mempool_in_use_count(pool));
 }
 
-void sim_world_run(uint64_t seed, bool trace, struct rte_mempool *pool, struct sim_result *result) {
-    struct sim_world *world = world_open(seed, trace, pool);
+void sim_world_run(uint64_t seed, const struct sim_options *options, struct rte_mempool *pool,
+                   struct sim_result *result) {
+    struct sim_world *world = world_open(seed, options, pool);
     run_active(world);
     if (!over(world))
         run_quiet(world);

@@ -30,6 +30,13 @@ struct sim_result {
     char violation[600];
 };
 
-void sim_world_run(uint64_t seed, bool trace, struct rte_mempool *pool, struct sim_result *result);
+/** What a seed does not decide. */
+struct sim_options {
+    bool trace;
+    unsigned lcores; /**< engine lcores of a node */
+};
+
+void sim_world_run(uint64_t seed, const struct sim_options *options, struct rte_mempool *pool,
+                   struct sim_result *result);
 
 #endif
