@@ -190,15 +190,15 @@ int tally_backup(struct cli *cli, int argc, char **argv) {
         {NULL}};
     const struct args_command command = {
         "backup",
-        "Copy checkpoint and log of a data directory into a new one, while tallyd runs on it\n"
-        "or not. The copy starts as a cell of its own, which names its parent.",
+        "Copy checkpoint and log of a data directory into a new one, while tallyd runs\n"
+        "on it or not. The copy starts as a cell of its own, which names its parent.",
         "DIR",
         1,
         1,
         options,
-        "DIR is made, or is empty. It holds everything that was acknowledged before the backup\n"
-        "began. Start it elsewhere with 'tallyd run --data DIR'; 'tally wal verify DIR' verifies\n"
-        "it. A backup that did not end leaves a directory that nothing starts from: remove it.\n"
+        "DIR is made, or is empty. It holds everything that was acknowledged before the\n"
+        "backup began. 'tally wal verify DIR' verifies it, 'tallyd run --data DIR' starts\n"
+        "it. What a killed backup leaves, nothing starts from: remove it.\n"
         "Without --data: $TALLY_DATA_DIR, else /var/lib/tally.\n"};
     unsigned operands;
     enum args_answer answer = args_parse(&command, argc, argv, &operands);

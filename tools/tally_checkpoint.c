@@ -103,8 +103,8 @@ int tally_checkpoint(struct cli *cli, int argc, char **argv) {
         0,
         0,
         options,
-        "Without --data: $TALLY_DATA_DIR, else /var/lib/tally. tallyd takes checkpoints by\n"
-        "itself, too: see --checkpoint-mb and --checkpoint-s in 'tallyd help'.\n"};
+        "Without --data: $TALLY_DATA_DIR, else /var/lib/tally. tallyd takes checkpoints\n"
+        "by itself, too: see --checkpoint-mb and --checkpoint-s in 'tallyd help'.\n"};
     struct control_client *client;
     struct json_object *status;
     struct timespec begun, ended;
@@ -321,8 +321,8 @@ int tally_checkpoint_verify(struct cli *cli, int argc, char **argv) {
         {NULL}};
     const struct args_command command = {
         "checkpoint verify",
-        "Verify every checkpoint that a data directory keeps, every byte: digests, counts,\n"
-        "and that the state is the one whose digest was taken. Changes nothing.",
+        "Verify every checkpoint that a data directory keeps, every byte: digests,\n"
+        "counts, and that the state is the one whose digest was taken. Changes nothing.",
         "",
         0,
         0,

@@ -97,6 +97,24 @@ struct recovery_config offline_recovery(struct disk *disk, const struct wal_iden
     };
 }
 
+int offline_hold(const char *data, uint64_t timeout_ms, struct control_client **client,
+                 seq_t *last_seq) {
+    *client = NULL;
+    *last_seq = 0;
+    enum control_found found = control_client_open(data, timeout_ms, client);
+    if (found != CONTROL_SERVED)
+        return found == CONTROL_NOBODY ? CLI_DONE : CLI_USAGE;
+    struct json_object *answer = control_client_ask(*client, CONTROL_HOLD);
+    json_object_put(answer);
+    if (answer != NULL)
+        answer = control_client_ask(*client, CONTROL_STATUS);
+    if (answer == NULL)
+        return CLI_UNKNOWN;
+    *last_seq = control_number(answer, "commit_seq");
+    json_object_put(answer);
+    return CLI_DONE;
+}
+
 int offline_exit(int rc) {
     return rc == 0 ? CLI_DONE : rc == -EBADMSG || rc == -ENODATA ? CLI_DAMAGED : CLI_USAGE;
 }

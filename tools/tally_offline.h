@@ -4,6 +4,7 @@
 
 #include "engine/engine.h"
 #include "engine/recovery.h"
+#include "tools/control_client.h"
 #include "tools/tally_cli.h"
 #include "tools/tally_progress.h"
 
@@ -30,6 +31,13 @@ uint128_t offline_digest(const struct offline *offline, unsigned partitions, boo
  *  @param progress begun by the caller */
 struct recovery_config offline_recovery(struct disk *disk, const struct wal_identity *identity,
                                         uint64_t workers, struct progress *progress);
+
+/** Beside a running tallyd only what is committed counts, and none of it shall go meanwhile: ask it to hold its log.
+ *  @param client   set to the connection that holds it, the caller's to close; NULL: nobody runs on the directory
+ *  @param last_seq set to what is committed; 0 where nobody runs
+ *  @return CLI_DONE, or said why not */
+int offline_hold(const char *data, uint64_t timeout_ms, struct control_client **client,
+                 seq_t *last_seq);
 
 /** The exit status of what recovery, a copy or a check answered. */
 int offline_exit(int rc);

@@ -8,7 +8,6 @@
 #include <time.h>
 
 #include "engine/checkpoint.h"
-#include "tools/control_client.h"
 #include "tools/tally_copy.h"
 #include "tools/tally_offline.h"
 #include "tools/tally_until.h"
@@ -58,27 +57,10 @@ static const char *time_text(uint64_t ns, char *text, size_t bytes) {
 
 /* --- the source ------------------------------------------------------------------------------------ */
 
-/** Beside a running tallyd: only what is committed counts, and none of it shall go meanwhile. */
-static int hold_running(struct replay *replay) {
-    struct json_object *answer = control_client_ask(replay->client, CONTROL_HOLD);
-    json_object_put(answer);
-    if (answer != NULL)
-        answer = control_client_ask(replay->client, CONTROL_STATUS);
-    if (answer == NULL)
-        return CLI_UNKNOWN;
-    replay->last_seq = control_number(answer, "commit_seq");
-    json_object_put(answer);
-    return CLI_DONE;
-}
-
 static int open_source(struct replay *replay) {
     char error[512];
-    int exit_status = CLI_DONE;
-    if (control_client_open(replay->data, replay->cli->timeout_ms, &replay->client) ==
-        CONTROL_REFUSED)
-        return CLI_USAGE;
-    if (replay->client != NULL)
-        exit_status = hold_running(replay);
+    int exit_status =
+        offline_hold(replay->data, replay->cli->timeout_ms, &replay->client, &replay->last_seq);
     if (exit_status != CLI_DONE)
         return exit_status;
     int rc =
@@ -450,16 +432,16 @@ int tally_replay(struct cli *cli, int argc, char **argv) {
         {NULL}};
     const struct args_command command = {
         "replay",
-        "Rebuild the state of a data directory as of a group or a time, verify it, and write\n"
-        "it into a directory that starts as a cell of its own. Changes nothing in SOURCE.",
+        "Rebuild the state of a data directory as of a group or a time, verify it, and\n"
+        "write it into a directory that starts as a cell of its own. SOURCE stays as is.",
         "",
         0,
         0,
         options,
-        "--until takes a group's number, a time such as 2026-11-20T16:43:00Z (UTC unless it\n"
-        "has a zone), or Unix seconds as in @1795192980.5. Without --into it only verifies and\n"
-        "reports. --partitions restores the state under another number of partitions and\n"
-        "proves that the sum of all digests stays the same.\n"
+        "--until takes a group's number, a time such as 2026-11-20T16:43:00Z (UTC unless\n"
+        "it has a zone), or Unix seconds as in @1795192980.5. Without --into it only\n"
+        "verifies and reports. --partitions restores the state under another number of\n"
+        "partitions and proves that the sum of all digests stays the same.\n"
         "Without --data: $TALLY_DATA_DIR, else /var/lib/tally.\n"};
     unsigned operands;
     enum args_answer answer = args_parse(&command, argc, argv, &operands);

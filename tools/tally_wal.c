@@ -12,7 +12,7 @@
 #include "wal/disk_uring.h"
 #include "wal/wal_inspect.h"
 
-/** wal dump, wal verify: the log of a data directory, read only. */
+/** wal dump: the log of a data directory, read only. */
 
 struct log {
     struct cli *cli;
@@ -34,7 +34,7 @@ static const char *base_of(const char *path) {
 
 /** A data directory, its wal folder, or one file in that. @return CLI_DONE, CLI_USAGE or
  *  CLI_DAMAGED */
-static int log_open(struct log *log, const char *path, bool file_allowed) {
+static int log_open(struct log *log, const char *path) {
     char folder[4096], error[400] = "";
     struct stat status;
     snprintf(folder, sizeof(folder), "%s", path);
@@ -43,10 +43,6 @@ static int log_open(struct log *log, const char *path, bool file_allowed) {
         return CLI_USAGE;
     }
     if (!S_ISDIR(status.st_mode)) {
-        if (!file_allowed) {
-            args_complain("%s is a file; wal verify takes a data directory", path);
-            return CLI_USAGE;
-        }
         snprintf(log->only, sizeof(log->only), "%s", base_of(path));
         snprintf(folder, sizeof(folder), "%s", path);
         memmove(folder, dirname(folder), strlen(dirname(folder)) + 1);
@@ -58,11 +54,8 @@ static int log_open(struct log *log, const char *path, bool file_allowed) {
             args_complain("%s: %s", superblock, strerror(errno));
             return CLI_USAGE;
         }
-        if (!file_allowed) {
-            args_complain("%s is no data directory of tally: it has no superblock", path);
-            return CLI_USAGE;
-        }
-        int rc = disk_uring_open(folder, NULL, DISK_URING_READ_ONLY, &log->disk, error, sizeof(error));
+        int rc =
+            disk_uring_open(folder, NULL, DISK_URING_READ_ONLY, &log->disk, error, sizeof(error));
         if (rc < 0)
             args_complain("%s", error);
         return rc < 0 ? CLI_USAGE : CLI_DONE;
@@ -274,7 +267,7 @@ int tally_wal_dump(struct cli *cli, int argc, char **argv) {
     if (answer != ARGS_RUN)
         return answer == ARGS_HELP ? CLI_DONE : CLI_USAGE;
     log.records = !groups_only;
-    int exit_status = log_open(&log, argv[0], true);
+    int exit_status = log_open(&log, argv[0]);
     if (exit_status == CLI_DONE)
         exit_status = inspect_exit(
             &log,
@@ -283,70 +276,6 @@ int tally_wal_dump(struct cli *cli, int argc, char **argv) {
     if (exit_status == CLI_DONE && summary.files == 0) {
         args_complain("%s holds no log files", argv[0]);
         exit_status = CLI_USAGE;
-    }
-    log_close(&log);
-    return exit_status;
-}
-
-static void show_verified(const struct cli *cli, const struct wal_inspect_summary *summary,
-                          int exit_status) {
-    const char *verdict = exit_status           ? "damaged"
-                          : summary->torn_bytes ? "good, with a torn tail"
-                                                : "good";
-    if (cli->json) {
-        struct json_object *object = output_object();
-        output_text(object, "type", "summary");
-        output_text(object, "verdict", verdict);
-        output_uint64(object, "first_seq", summary->first_seq);
-        output_uint64(object, "last_seq", summary->last_seq);
-        output_uint64(object, "last_term", summary->last_term);
-        output_uint64(object, "files", summary->files);
-        output_uint64(object, "groups", summary->groups);
-        output_uint64(object, "records", summary->records);
-        output_uint64(object, "bytes", summary->bytes);
-        output_uint64(object, "torn_bytes", summary->torn_bytes);
-        output_uint64(object, "durable_seq", summary->durable_seq);
-        output_uint64(object, "cell_time", summary->cell_time);
-        output_print(object);
-        return;
-    }
-    output_line("log", verdict);
-    output_line_uint128("first group", summary->first_seq);
-    output_line_uint128("last group", summary->last_seq);
-    output_line_uint128("last term", summary->last_term);
-    output_line_uint128("files", summary->files);
-    output_line_uint128("records", summary->records);
-    output_line_uint128("bytes", summary->bytes);
-    if (summary->torn_bytes)
-        output_line_uint128("torn bytes", summary->torn_bytes);
-    output_line_time("cell time", summary->cell_time);
-}
-
-int tally_wal_verify(struct cli *cli, int argc, char **argv) {
-    struct log log = {.cli = cli};
-    const struct args_command command = {
-        "wal verify",
-        "Verify the log of a data directory, every byte. Changes nothing.",
-        "DIR",
-        1,
-        1,
-        NULL,
-        "A torn tail is what a killed or powerless tallyd leaves; the next start cuts it,\n"
-        "and the exit status is 0. Damage anywhere else is exit status 4.\n"};
-    const struct wal_inspect_visitor visitor = {.damage = show_damage};
-    struct wal_inspect_summary summary = {0};
-    char error[400] = "";
-    unsigned operands;
-    enum args_answer answer = args_parse(&command, argc, argv, &operands);
-    if (answer != ARGS_RUN)
-        return answer == ARGS_HELP ? CLI_DONE : CLI_USAGE;
-    int exit_status = log_open(&log, argv[0], false);
-    if (exit_status == CLI_DONE) {
-        int rc =
-            wal_inspect(log.disk, log.identity, &visitor, &log, &summary, error, sizeof(error));
-        exit_status = inspect_exit(&log, rc, log.damages ? "" : error);
-        if (exit_status != CLI_USAGE)
-            show_verified(cli, &summary, exit_status);
     }
     log_close(&log);
     return exit_status;

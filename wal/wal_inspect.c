@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "wal/wal_inspect.h"
@@ -69,14 +70,22 @@ int wal_inspect(struct disk *disk, const struct wal_identity *identity,
     struct wal_group_view view;
     memset(summary, 0, sizeof(*summary));
     error[0] = '\0';
-    int rc = wal_reader_open(disk, identity, false, &reader, error, error_bytes);
+    /* where older files have gone, it begins with whatever stands first */
+    const struct wal_reader_start start = {.anywhere = true};
+    uint64_t first_file = 0;
+    seq_t first_seq;
+    int rc = wal_log_begin(disk, identity, &first_file, &first_seq);
+    if (rc != 0)
+        snprintf(error, error_bytes, "log: cannot read its beginning: %s", strerrordesc_np(-rc));
+    if (rc == 0)
+        rc = wal_reader_open_at(disk, identity, false, &start, &reader, error, error_bytes);
     if (rc != 0) {
         const struct wal_reader_end nowhere = {.verdict = WAL_VERDICT_HOLE};
         int visited = report_damage(disk, &nowhere, error, visitor, context);
         return visited != 0 ? visited : rc;
     }
-    summary->files = wal_reader_last_file(reader);
-    summary->end_file = 1;
+    summary->files = wal_reader_last_file(reader) - (first_file > 1 ? first_file - 1 : 0);
+    summary->end_file = first_file > 1 ? first_file : 1;
     while ((rc = wal_reader_next(reader, &view, error, error_bytes)) == 1) {
         rc = visit_group(disk, &view, visitor, context, summary, error, error_bytes);
         if (rc != 0) {

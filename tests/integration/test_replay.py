@@ -185,6 +185,7 @@ def damaged_logs_and_holes():
         said = tally("replay", "--data", data, status=DAMAGED)
         assert str(log) in said and "bytes " in said, f"replay of a damaged log says: {said}"
         assert str(log) in tally("wal", "verify", data, status=DAMAGED)
+        assert str(log) in tally("wal", "verify", "--log-only", data, status=DAMAGED)
         equal(int(replay(data, "--until", str(first))["last_seq"]), first, "last group before the damage")
         log.write_bytes(good)
         os.rename(log, log.with_suffix(".gone"))
@@ -194,12 +195,17 @@ def damaged_logs_and_holes():
         shutil.copytree(os.path.join(data, "checkpoint"), os.path.join(data, "kept"))
         for path in pathlib.Path(data, "checkpoint").glob("*.data"):
             path.write_bytes(path.read_bytes()[:-1] + b"x")
-        said = tally("replay", "--data", data, status=DAMAGED)
+        for command in (["replay", "--data", data], ["wal", "verify", data]):
+            said = tally(*command, status=DAMAGED)
+            assert "no checkpoint is good" in said and ".data" in said, f"{command} with a damaged checkpoint says: {said}"
+        tally("wal", "verify", "--log-only", data)
         shutil.rmtree(os.path.join(data, "checkpoint"))
         os.rename(os.path.join(data, "kept"), os.path.join(data, "checkpoint"))
-        replay(data)
+        verified = json.loads(tally("--json", "wal", "verify", data).splitlines()[-1])
+        equal((verified["verdict"], verified["state_digest"]), ("good", replay(data)["state_digest"]), "verified")
         world.tallyd.start()
         world.work(2)
+        equal(json.loads(tally("--json", "wal", "verify", data).splitlines()[-1])["accounts"], str(ACCOUNTS), "beside tallyd")
 
 
 if __name__ == "__main__":

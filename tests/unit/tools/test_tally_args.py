@@ -12,7 +12,7 @@ from check import equal, main, test  # noqa: E402
 
 TALLY = server.program("tally")
 COMMANDS = ["account create", "account show", "balance", "transfer", "transfer show", "hold", "post", "void", "load",
-            "ping", "wal dump", "wal verify"]
+            "ping", "wal dump", "wal verify", "checkpoint", "checkpoint list", "checkpoint verify", "backup", "replay"]
 TRANSFER = ["--debit", "1", "--credit", "2", "--amount", "5", "--ledger", "1", "--code", "1"]
 HUGE = str(2 ** 128)
 
