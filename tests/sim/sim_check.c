@@ -108,14 +108,14 @@ static bool is_zero(const uint8_t *bytes, size_t length) {
     return true;
 }
 
-static bool has_zero_sector(const uint8_t *page) {
-    for (unsigned at = 0; at < PAGE; at += SECTOR)
-        if (is_zero(page + at, SECTOR))
+static bool has_zero_sector(const uint8_t *bytes, uint64_t length) {
+    for (uint64_t at = 0; at < length; at += SECTOR)
+        if (is_zero(bytes + at, SECTOR))
             return true;
     return false;
 }
 
-/** Is there a page behind the place where the log ended that proves more groups? @return it says so */
+/** Whether a page behind the place where the log ended proves more groups. */
 static bool more_is_proven(const struct sim_node *node, const uint8_t *page) {
     const seq_t missing = node->position.seq + 1;
     if (!is_header(node, page) || field(page, 32) < node->position.term)
@@ -125,23 +125,38 @@ static bool more_is_proven(const struct sim_node *node, const uint8_t *page) {
     return field(page, 40) > missing && field(page, 3608) >= missing;
 }
 
-/** Look at every page behind the log's end, as it was found. */
+/** Whether what stands where the next group should cannot be the rest of a write: every sector of it was written, or it is another
+ *  group. @param left bytes of the file from there on */
+static bool stands_whole(const struct sim_node *node, const uint8_t *place, uint64_t left) {
+    if (!is_header(node, place))
+        return !has_zero_sector(place, PAGE);
+    uint64_t group = PAGE + field(place, 64);
+    return !more_is_proven(node, place) || field(place, 40) != node->position.seq + 1 ||
+           group > left || !has_zero_sector(place, group);
+}
+
+/** Look at every page from the log's end on, as it was found. */
 static bool loss_is_proven(const struct sim_node *node, const struct sim_image *image) {
-    for (unsigned i = 0; i < image->count; i++) {
-        uint64_t file = disk_file_number(image->files[i]), at = 0;
-        if (file < node->position.file_number)
-            continue;
-        if (file == node->position.file_number) {
-            at = node->position.file_offset;
-            /* what stands at the place itself was written as a whole, so it cannot be the rest of a write */
-            if (at + PAGE <= image->sizes[i] && !is_header(node, image->bytes[i] + at) &&
-                !has_zero_sector(image->bytes[i] + at))
-                return true;
-        }
+    unsigned i = 0;
+    uint64_t at = node->position.file_offset;
+    while (i < image->count && disk_file_number(image->files[i]) < node->position.file_number)
+        i++;
+    /* the group that is missing stands in the next file, unless what begins there is a later one */
+    if (i + 1 < image->count && at <= image->sizes[i] &&
+        is_zero(image->bytes[i] + at, image->sizes[i] - at) &&
+        !is_zero(image->bytes[i + 1], PAGE) &&
+        !(is_header(node, image->bytes[i + 1]) &&
+          field(image->bytes[i + 1], 40) > node->position.seq + 1)) {
+        i++;
+        at = 0;
+    }
+    if (i < image->count && at + PAGE <= image->sizes[i] && !is_zero(image->bytes[i] + at, PAGE) &&
+        stands_whole(node, image->bytes[i] + at, image->sizes[i] - at))
+        return true;
+    for (at += PAGE; i < image->count; i++, at = 0)
         for (; at + PAGE <= image->sizes[i]; at += PAGE)
             if (more_is_proven(node, image->bytes[i] + at))
                 return true;
-    }
     return false;
 }
 
