@@ -149,14 +149,16 @@ static int write_superblock(const char *path, const struct data_dir_settings *se
     if (rc == 0 && (renameat(directory, "superblock.new", directory, "superblock") != 0 ||
                     fsync(directory) != 0))
         rc = -errno;
-    if (rc != 0)
-        unlinkat(directory, "superblock.new", 0);
     /* the directory's own name has to last, too */
     int parent = rc == 0 ? openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     if (parent >= 0) {
         if (fsync(parent) != 0)
             rc = -errno;
         close(parent);
+    }
+    if (rc != 0) { /* before anything else of it goes: with a superblock it would be somebody's */
+        unlinkat(directory, "superblock.new", 0);
+        unlinkat(directory, "superblock", 0);
     }
     close(directory);
     return rc;

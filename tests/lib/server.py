@@ -53,6 +53,16 @@ def scratch():
     return path
 
 
+def forget_scratch(keep=0):
+    """Remove scratch directories before cleanup() would: all but the first `keep`."""
+    while len(_directories) > keep:
+        shutil.rmtree(_directories.pop(), ignore_errors=True)
+
+
+def scratch_count():
+    return len(_directories)
+
+
 def cleanup():
     """End what is left and remove every scratch directory. Hand it to check.main()."""
     for process in list(_running):

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every call of the C library and of io_uring that a program makes fails once, one program run for each: memory that is not
+there, a file that cannot be opened, read, written, synced or renamed, a thread that does not start. The program must end with a
+clear line and an exit status, or go on; never crash or hang; and the directory that it worked on must hold, for a program whose
+calls succeed, all that was acknowledged.
+
+TALLY_FAULTS says how many calls of each function fail in a program (all: every one); tests/integration/crash sets it."""
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import server  # noqa: E402
+from check import equal, main, seed, test  # noqa: E402
+from faults import calls, judge, run  # noqa: E402
+
+TALLY, TALLYD = server.program("tally"), server.program("tallyd")
+SHELL = ("--partitions", "4", "--id-time", "off", "--memory", "16M")
+FAULTS = os.environ.get("TALLY_FAULTS") or "1"
+PAGE, SECTOR = 4096, 512
+ACCOUNTS, FIRST, SECOND = range(1, 5), range(1, 31), range(31, 61)
+DICE = random.Random(seed())
+
+
+def requests(ids):
+    """Lines for the shell: accounts, then a transfer each; every fifth waits for its answer by reading an old one back."""
+    lines = [{"op": "create_accounts", "events": [{"id": number, "ledger": 1, "code": 1} for number in ACCOUNTS]}]
+    for number in ids:
+        lines.append({"op": "create_transfers", "events": [{
+            "id": number, "debit_account_id": number % 4 + 1, "credit_account_id": (number + 1) % 4 + 1,
+            "amount": number, "ledger": 1, "code": 1, "user_data_64": number}]})
+        if number % 5 == 0:
+            lines.append({"op": "lookup_transfers", "ids": [1, number]})
+    return lines
+
+
+def text(lines):
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def acknowledged(lines, output):
+    """Ids of transfers that an answer says are there."""
+    found = set()
+    for line, answer in zip(lines, output.decode(errors="replace").splitlines(keepends=True)):
+        if line["op"] == "create_transfers" and answer.endswith("\n"):
+            results = json.loads(answer).get("results", [{}])
+            found |= {event["id"] for event, result in zip(line["events"], results)
+                      if result.get("status") in ("created", "exists")}
+    return found
+
+
+def shell(data):
+    return [TALLY, "shell", "--wal", data, *SHELL]
+
+
+class Template:
+    """A directory in which some transfers are, to be copied for every run."""
+
+    def __init__(self):
+        self.data = os.path.join(server.scratch(), "data")
+        status, output, error, _ = run(shell(self.data), text(requests(FIRST)))
+        equal(status, 0, f"status of the shell ({error})")
+        equal(acknowledged(requests(FIRST), output), set(FIRST), "transfers")
+
+    def copy(self, torn=False):
+        target = os.path.join(server.scratch(), "data")
+        subprocess.run(["cp", "-a", "--sparse=always", self.data, target], check=True)
+        if torn:
+            self.tear(f"{target}/wal/{1:020}.log")
+        return target
+
+    @staticmethod
+    def tear(log):
+        """As if the last write had not come through: a sector of it is missing."""
+        with open(log, "r+b") as file:
+            data = file.read()
+            pages = [at for at in range(0, len(data), PAGE) if any(data[at:at + PAGE])]
+            file.seek(pages[-1] + 3 * SECTOR)
+            file.write(bytes(SECTOR))
+
+
+def check_directory(what, data, ids, lines, optional):
+    """A program whose calls succeed finds everything acknowledged, and can go on."""
+    status, output, error, _ = run(shell(data), text([*lines, {"op": "lookup_transfers", "ids": sorted(ids)}]))
+    if optional and status == 2 and ("not empty" in error or "no superblock" in error):
+        return  # it never came to be, and says so
+    equal(status, 0, f"{what}: status of a shell afterwards ({error})")
+    answers = [json.loads(line) for line in output.decode().splitlines()]
+    found = {int(record["id"]) for record in answers[-1]["transfers"]}
+    assert found == set(ids), f"{what}: acknowledged, and not there: {sorted(set(ids) - found)}"
+    for answer in answers[:-1]:
+        statuses = [result["status"] for result in answer.get("results", [])]
+        assert all(name in ("created", "exists") for name in statuses), f"{what}: afterwards {statuses}"
+
+
+def chosen(of_name):
+    """Numbers of the calls that are to fail: of every function the first, the last, and others."""
+    numbers = []
+    for every in of_name.values():
+        count = len(every) if FAULTS == "all" else min(int(FAULTS), len(every))
+        edges = every[:1] + (every[-1:] if count > 1 else [])
+        rest = [number for number in every if number not in edges]
+        numbers += edges + DICE.sample(rest, min(len(rest), max(0, count - len(edges))))
+    return sorted(set(numbers))
+
+
+def sweep(name, prepare, command, lines=(), before=(), makes=False):
+    """@param prepare makes a directory  @param command of a directory  @param before transfers that are in it
+    @param makes whether the directory comes into being by it"""
+    kept = server.scratch_count()
+    of_name = calls(command(prepare()), text(lines))
+    ended = reached = 0
+    for number in chosen(of_name):
+        for mode in ({}, {"keep": 1}, {"short": 1}):
+            if mode and FAULTS != "all" and DICE.random() < 0.6:
+                continue
+            data = prepare()
+            what = f"{name}, call {number} {mode}"
+            status, output, error, noted = run(command(data), text(lines), at=number, **mode)
+            fired = [line for line in noted if line.startswith("failed ")]
+            what += f" {fired}"
+            try:
+                judge(what, status, error or output.decode())
+                ids = set(before) | acknowledged(lines, output)
+                check_directory(what, data, ids, lines, makes and not ids)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{what}: hangs") from None
+            ended, reached = ended + (status != 0), reached + bool(fired)
+        server.forget_scratch(kept)
+    print(f"{name}: {sum(map(len, of_name.values()))} calls of {len(of_name)} functions; {reached} faults, {ended} ended it")
+    assert reached > 0 and ended > 0
+
+
+@test
+def making_a_directory():
+    sweep("tallyd format", lambda: os.path.join(server.scratch(), "data"),
+          lambda data: [TALLYD, "format", "--data", data, "--partitions", "4", "--id-time", "off", "--file-mb", "16"],
+          makes=True)
+
+
+@test
+def first_start():
+    sweep("a shell in a new directory", lambda: os.path.join(server.scratch(), "data"), shell, requests(FIRST), makes=True)
+
+
+@test
+def recovery():
+    template = Template()
+    sweep("a shell in a directory", template.copy, shell, requests(SECOND), FIRST)
+
+
+@test
+def recovery_of_a_torn_tail():
+    template = Template()
+    sweep("a shell after a torn write", lambda: template.copy(torn=True), shell, requests(SECOND), FIRST)
+
+
+@test
+def verification():
+    template = Template()
+    sweep("tally wal verify", template.copy, lambda data: [TALLY, "wal", "verify", data], before=FIRST)
+
+
+if __name__ == "__main__":
+    main(server.cleanup)
