@@ -372,6 +372,9 @@ uint32_t chain_decide(struct engine_lcore *lcore, struct engine_request *request
 
 void chain_fail_earlier(struct engine_lcore *lcore, struct engine_request *request, uint32_t first,
                         uint32_t failed) {
+    /* That it is this member which failed shows what the earlier ones were decided on, too. */
+    if (failed != 0)
+        request_wait_for(request, group_bound(lcore));
     for (uint32_t member = 0; member < failed; member++)
         request->results[first + member] =
             (struct result){.timestamp = lcore->chain->members[member].effect.decided,
