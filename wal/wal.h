@@ -194,7 +194,8 @@ void wal_close(struct wal *wal);
 uint64_t wal_checkpoint_want(struct wal *wal);
 
 /** Hold every log file and published checkpoint that stands now, until wal_hold(wal, false): for a backup. Any thread; counted.
- *  A removal that has just begun may still end; none is on its way any more when a ticket that was taken after this is served. */
+ *  A removal that has just begun may still end; none is on its way any more when a ticket that was taken after this is served. When
+ *  the disk is full and the next group has no place, the oldest log file goes all the same: the cell before its backup. */
 void wal_hold(struct wal *wal, bool hold);
 
 /** Readable from any thread. */

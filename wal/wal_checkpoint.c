@@ -222,6 +222,11 @@ static void help_done(struct wal *wal, uint64_t now_ns) {
     enum wal_checkpoint_use use = checkpoint->use;
     int rc = (int)checkpoint->helper.result;
     checkpoint->use = WAL_USE_NONE;
+    if (use >= WAL_USE_DISCARD && rc == 0) {
+        /* there is room now, perhaps */
+        wal->create_retry_ns = now_ns;
+        wal->stuck_tried = false;
+    }
     switch (use) {
     case WAL_USE_STRAY:
     case WAL_USE_MANIFEST:
@@ -355,11 +360,20 @@ static unsigned advance(struct wal *wal, uint64_t now_ns) {
     return 0;
 }
 
+/** Neither over nor about to be. */
+static bool is_unpublished(const struct wal_checkpoint *checkpoint) {
+    return checkpoint->state >= WAL_CHECKPOINT_CREATING &&
+           checkpoint->state <= WAL_CHECKPOINT_COMMITTING;
+}
+
 unsigned wal_checkpoint_step(struct wal *wal, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = checkpoint_of(wal);
     if (wal->draining && (checkpoint->state == WAL_CHECKPOINT_CREATING ||
                           checkpoint->state == WAL_CHECKPOINT_WRITING))
         wal_checkpoint_abandon(wal, WAL_USE_NONE, -ECANCELED, now_ns); /* the lcores have stopped */
+    else if (wal->stuck && wal->stuck_tried && !wal->creating && is_unpublished(checkpoint))
+        wal_checkpoint_abandon(wal, WAL_USE_WRITE, wal->create_error,
+                               now_ns); /* the log needs its room */
     checkpoint->helper_waited = checkpoint->helper_waits;
     checkpoint->helper_waits = false;
     unsigned done = wal_checkpoint_take_chunks(wal, now_ns);

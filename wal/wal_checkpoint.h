@@ -172,7 +172,7 @@ void wal_retention_done(struct wal *wal, enum wal_checkpoint_use use, uint64_t f
                         uint64_t now_ns);
 /** A file of checkpoints to be removed when nobody holds it. */
 void wal_retention_stray(struct wal *wal, uint64_t file);
-/** The horizon that would let the oldest log file go, when there is more log than the budget; else 0. */
+/** The horizon that would let the oldest log file go, when there is more log than the budget or no room on the disk; else 0. */
 uint64_t wal_retention_horizon_ms(const struct wal *wal);
 /** Whether it is a checkpoint that keeps the oldest log file, when there is more log than the budget. */
 bool wal_retention_wants_checkpoint(const struct wal *wal);

@@ -113,7 +113,7 @@ struct wal {
     int create_error; /**< of the last try to make the next one; 0: it was made */
     uint64_t create_retry_ns;
     bool stuck;       /**< the next group has no place until it is made */
-    bool stuck_tried; /**< and was not, when that was known */
+    bool stuck_tried; /**< and could not be since that is so, or since something made room */
     struct disk_io create_io;
 
     struct wal_slot slots[WAL_GROUPS_IN_FLIGHT_MAX];

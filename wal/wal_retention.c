@@ -11,14 +11,16 @@
  * goes when
  *   1. the older of the two kept checkpoints needs it no more,
  *   2. every id in it is below the horizon of a group that is committed (without id_time ids are looked up for ever),
- *   3. nobody holds it,
+ *   3. nobody holds it, or the disk is full and the log would end,
  *   4. it is the oldest that stands.
  * Everything goes one by one, through the disk's helper; what fails is tried again later. */
 
 #define RETRIES_DOUBLED 8
 
+/** A hold ends where the log would: when the next group has no place on a full disk, the oldest goes all the same. */
 static bool is_held(const struct wal *wal) {
-    return atomic_load(&wal->checkpoint.holds) != 0;
+    return atomic_load(&wal->checkpoint.holds) != 0 &&
+           !(wal->stuck && wal->stuck_tried && !wal->creating && wal->create_error == -ENOSPC);
 }
 
 /** Above the time of any id in the oldest file. */
@@ -72,9 +74,17 @@ static bool over_budget(const struct wal *wal) {
            log_bytes(wal) > wal->config.log_bytes_max;
 }
 
+/** The disk has no room for another log file, and it is ids alone that keep the oldest. */
+static bool disk_wants_room(const struct wal *wal, const struct wal_index_file *oldest) {
+    return wal->create_error == -ENOSPC && wal->config.identity.id_time &&
+           !replay_needs(&wal->checkpoint, oldest);
+}
+
 uint64_t wal_retention_horizon_ms(const struct wal *wal) {
-    const struct wal_index_file *oldest = over_budget(wal) ? oldest_file(wal) : NULL;
-    return oldest == NULL ? 0 : ids_end_ms(oldest) + 1;
+    const struct wal_index_file *oldest = oldest_file(wal);
+    return oldest != NULL && (over_budget(wal) || disk_wants_room(wal, oldest))
+               ? ids_end_ms(oldest) + 1
+               : 0;
 }
 
 bool wal_retention_wants_checkpoint(const struct wal *wal) {
@@ -85,7 +95,7 @@ bool wal_retention_wants_checkpoint(const struct wal *wal) {
 
 bool wal_retention_makes_room(const struct wal *wal, uint64_t now_ns) {
     const struct wal_checkpoint *checkpoint = &wal->checkpoint;
-    if (checkpoint->use >= WAL_USE_DISCARD || checkpoint->state == WAL_CHECKPOINT_ABANDONING)
+    if (checkpoint->use >= WAL_USE_DISCARD || checkpoint->state != WAL_CHECKPOINT_IDLE)
         return true;
     return !is_held(wal) && now_ns >= checkpoint->removal_retry_ns &&
            (checkpoint->kept_count > CHECKPOINT_KEPT || log_file_may_go(wal));

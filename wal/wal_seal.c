@@ -185,15 +185,18 @@ bool wal_file_wanted(const struct wal *wal) {
            (wal->files_ready < wal->file + 2 && wal->create_error == 0 && !gives_way(wal));
 }
 
-/** Whether to try again to make the file. When the next group has no other place, it is tried once more, and then the log ends. */
+/** Whether to try again to make the file. When the next group has no other place, it is tried each time that something made room, and
+ *  when nothing can make any, the log ends. */
 static bool try_again(struct wal *wal, uint64_t now_ns) {
     if (!wal->stuck) {
         wal->stuck_tried = false;
         return now_ns >= wal->create_retry_ns;
     }
-    if (wal_retention_makes_room(wal, now_ns))
-        return false;
-    if (wal->stuck_tried)
+    if (!wal->stuck_tried) {
+        wal->stuck_tried = true;
+        return true;
+    }
+    if (!wal_retention_makes_room(wal, now_ns))
         wal_fail(
             wal, wal->create_error,
             "%s: making the log file of %llu bytes: %s; there is no place for group %llu; the log "
@@ -201,8 +204,7 @@ static bool try_again(struct wal *wal, uint64_t now_ns) {
             wal->config.disk->name(wal->config.disk, wal->create_io.file),
             (unsigned long long)wal->config.file_bytes, strerrordesc_np(-wal->create_error),
             (unsigned long long)wal->submitted_seq + 1);
-    wal->stuck_tried = true;
-    return wal->failed == 0;
+    return false;
 }
 
 unsigned wal_create_ahead(struct wal *wal, uint64_t now_ns) {
@@ -235,6 +237,7 @@ void wal_create_done(struct wal *wal, uint64_t now_ns) {
     wal->create_error = (int)wal->create_io.result;
     if (wal->create_error == 0) {
         wal->files_ready = wal->create_io.file;
+        wal->stuck_tried = false;
         wal_retention_count(wal);
     } else {
         wal->create_retry_ns = now_ns + WAL_CREATE_RETRY_NS;

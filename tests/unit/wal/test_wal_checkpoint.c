@@ -373,7 +373,7 @@ static void drained_in_the_middle(void) {
 
 /* --- threads ------------------------------------------------------------------------------------------------------- */
 
-#define THREAD_CHECKPOINTS 12u
+#define THREAD_CHECKPOINTS 5u
 
 static atomic_bool threads_stop;
 

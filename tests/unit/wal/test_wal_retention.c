@@ -69,6 +69,17 @@ static unsigned data_files(void) {
     return count < 0 ? 99 : (unsigned)count;
 }
 
+/** All that stands. */
+static uint64_t disk_bytes(void) {
+    uint64_t files[256], bytes = 0;
+    for (unsigned kind = 0; kind < DISK_FILE_KINDS; kind++) {
+        int count = fixture->disk->list(fixture->disk, (enum disk_file_kind)kind, files, 256);
+        for (int i = 0; i < count; i++)
+            bytes += (uint64_t)fixture->disk->size(fixture->disk, files[i]);
+    }
+    return bytes;
+}
+
 static void two_are_kept(void) {
     seq_t seqs[16], last = 0;
     CHECK_EQ(begin(1, 1), 0);
@@ -360,21 +371,52 @@ static void budget_over_time(void) {
 /** Files that may go give a full disk room; only when none may, the log ends. */
 static void full_disk_gets_room(void) {
     CHECK_EQ(begin_old(15, 1, 2), 0);
-    uint64_t first;
-    unsigned files = log_files(fixture->disk, &first);
-    seq_t seqs[16];
-    uint64_t others = published(seqs) * WAL_PAGE_BYTES + data_files() * 8 * CHECKPOINT_CHUNK_BYTES;
-    disk_memory_faults(fixture->disk)->capacity_bytes = files * (uint64_t)FILE_BYTES + others;
+    disk_memory_faults(fixture->disk)->capacity_bytes = disk_bytes();
     wal_hold(fixture->wal, true);
     CHECK_EQ(pass_ms(DAY_MS), 0);
     CHECK_EQ(fill(1), 0);
     CHECK_EQ(removed(), 0);
+    CHECK_EQ(fill(3), 0); /* the log lives, and no more goes than it takes */
+    CHECK(removed() >= 2 && removed() <= 4);
     wal_hold(fixture->wal, false);
-    CHECK_EQ(fill(7), 0);
+    CHECK_EQ(fill(3), 0);
     CHECK(removed() > 6);
     CHECK_EQ(fill(40), -ENOSPC);
     CHECK(strstr(wal_error(fixture->wal), "there is no place for group") != NULL);
     disk_memory_crash(fixture->disk, NULL, NULL);
+    walkers_free(walkers);
+}
+
+/** A checkpoint that is under way gives its room to the log. */
+static void full_disk_ends_a_checkpoint(void) {
+    char line[200];
+    CHECK_EQ(begin(18, 1), 0);
+    CHECK_EQ(fill(1), 0);
+    walkers->chunks = 30;
+    uint64_t ticket = wal_checkpoint_want(fixture->wal);
+    while (atomic_load(&checkpoints->chunks) < 20)
+        walkers_turn(walkers, 1000);
+    disk_memory_faults(fixture->disk)->capacity_bytes = disk_bytes();
+    CHECK_EQ(fill(10), 0); /* nobody walks on meanwhile */
+    CHECK_EQ(atomic_load(&checkpoints->served), ticket);
+    CHECK_EQ(atomic_load(&checkpoints->error), -ENOSPC);
+    CHECK_EQ(data_files(), 0);
+    wal_checkpoint_warning(fixture->wal, line, sizeof(line));
+    CHECK(strstr(line, "No space left") != NULL);
+    CHECK_EQ(fixture_drain(fixture), 0);
+    walkers_free(walkers);
+}
+
+/** Ids of the last hour would keep every file; but the disk is full, so those that are older than the minimum go. */
+static void full_disk_raises_the_horizon(void) {
+    CHECK_EQ(begin_old(17, 1, 2), 0);
+    disk_memory_faults(fixture->disk)->capacity_bytes = disk_bytes() + FILE_BYTES;
+    CHECK_EQ(pass_ms(10 * 60000), 0);
+    CHECK_EQ(removed(), 0);
+    CHECK_EQ(fill(8), 0);
+    CHECK(removed() != 0);
+    CHECK(fixture->wal->committed_horizon_ms <=
+          fixture->timestamp[0] / NS_PER_MS - fixture->config.horizon_minimum_ms);
     walkers_free(walkers);
 }
 
@@ -440,6 +482,8 @@ int main(void) {
     TEST_RUN(budget);
     TEST_RUN(budget_over_time);
     TEST_RUN(full_disk_gets_room);
+    TEST_RUN(full_disk_ends_a_checkpoint);
+    TEST_RUN(full_disk_raises_the_horizon);
     TEST_RUN(strays_go);
     return TEST_DONE();
 }
