@@ -142,5 +142,5 @@ void oracle_counts(const struct oracle *oracle, struct oracle_counts *counts) {
 
 bool oracle_account(const struct oracle *oracle, uint128_t id, struct account *account) {
     const struct ledger_account *known = ledger_account_get(oracle, id);
-    return known && ledger_account_as_of(known, UINT64_MAX, account);
+    return known && ledger_account_as_of(known, ~(position_t)0, account);
 }

@@ -23,7 +23,8 @@
 struct scene {
     const struct oracle *oracle;
     const struct overlay *overlay; /**< NULL: no chain */
-    uint64_t decided;
+    position_t at;
+    uint64_t decided; /**< its timestamp */
     uint64_t horizon_ms;
 };
 
@@ -46,7 +47,7 @@ static bool find_account(const struct scene *scene, uint128_t id, struct account
         }
     }
     const struct ledger_account *known = ledger_account_get(scene->oracle, id);
-    return known && ledger_account_as_of(known, scene->decided, account);
+    return known && ledger_account_as_of(known, scene->at, account);
 }
 
 /** A transfer with its end as of now. */
@@ -59,10 +60,10 @@ static bool find_transfer(const struct scene *scene, uint128_t id,
         }
     }
     const struct ledger_transfer *known = ledger_transfer_get(scene->oracle, id);
-    if (!known || known->decided >= scene->decided)
+    if (!known || known->at >= scene->at)
         return false;
     *transfer = *known;
-    transfer->end = ledger_pending_as_of(known, scene->decided);
+    transfer->end = ledger_pending_as_of(known, scene->at);
     return true;
 }
 
@@ -72,9 +73,9 @@ static uint64_t cursor(const struct scene *scene, bool account) {
     if (scene->overlay)
         own = account ? scene->overlay->account_cursor : scene->overlay->transfer_cursor;
     uint64_t stored = account ? ledger_cursor_as_of(ledger->account_cursors,
-                                                    ledger->account_cursor_count, scene->decided)
+                                                    ledger->account_cursor_count, scene->at)
                               : ledger_cursor_as_of(ledger->transfer_cursors,
-                                                    ledger->transfer_cursor_count, scene->decided);
+                                                    ledger->transfer_cursor_count, scene->at);
     return own > stored ? own : stored;
 }
 
@@ -86,7 +87,7 @@ static bool forgotten(const struct scene *scene, uint128_t id) {
 static bool account_has_time(const struct scene *scene, uint64_t timestamp) {
     for (size_t i = 0; i < scene->oracle->ledger.account_count; i++) {
         const struct ledger_account *account = scene->oracle->ledger.accounts[i];
-        if (account->record.timestamp == timestamp && account->decided < scene->decided)
+        if (account->record.timestamp == timestamp && account->at < scene->at)
             return true;
     }
     return false;
@@ -96,7 +97,7 @@ static bool account_has_time(const struct scene *scene, uint64_t timestamp) {
 static bool transfer_has_time(const struct scene *scene, uint64_t timestamp) {
     for (size_t i = 0; i < scene->oracle->ledger.transfer_count; i++) {
         const struct ledger_transfer *transfer = scene->oracle->ledger.transfers[i];
-        if (transfer->record.timestamp == timestamp && transfer->decided < scene->decided &&
+        if (transfer->record.timestamp == timestamp && transfer->at < scene->at &&
             !forgotten(scene, transfer->record.id))
             return true;
     }
@@ -205,7 +206,7 @@ static uint32_t decide_transfer_id(const struct scene *scene, const struct trans
         return status;
     }
     const struct ledger_burnt *burnt = oracle_map_get(&scene->oracle->ledger.burnt_map, asked->id);
-    REFUSE_IF(burnt && burnt->decided < scene->decided, id_already_failed);
+    REFUSE_IF(burnt && burnt->at < scene->at, id_already_failed);
     return TRANSFER_STATUS_created;
 }
 
@@ -445,9 +446,9 @@ static void decide_in(const struct scene *scene, const struct asked *asked,
                                          : decide_transfer(scene, &asked->transfer, decision);
 }
 
-void decide_single(const struct oracle *oracle, const struct asked *asked, uint64_t decided,
+void decide_single(const struct oracle *oracle, const struct asked *asked, position_t at,
                    uint64_t horizon_ms, struct decision *decision) {
-    const struct scene scene = {oracle, NULL, decided, horizon_ms};
+    const struct scene scene = {oracle, NULL, at, position_decided(at), horizon_ms};
     decide_in(&scene, asked, decision);
 }
 
@@ -487,7 +488,7 @@ static void overlay_transfer(const struct scene *scene, struct overlay *overlay,
         debit->debits_posted += is_void ? 0 : made->amount;
         credit->credits_posted += is_void ? 0 : made->amount;
         pending.end = is_void ? PENDING_IS_VOIDED : PENDING_IS_POSTED;
-        pending.ended = scene->decided;
+        pending.ended = scene->at;
         pending.resolver = made->id;
         size_t i = 0;
         while (i < overlay->transfer_count && overlay->transfers[i].record.id != pending.record.id)
@@ -500,14 +501,14 @@ static void overlay_transfer(const struct scene *scene, struct overlay *overlay,
     }
     overlay->transfers[overlay->transfer_count++] = (struct ledger_transfer){
         .record = *made,
-        .decided = scene->decided,
+        .at = scene->at,
         .expires_at = made->timeout ? made->timestamp + made->timeout * NS_PER_SECOND : 0,
     };
     if (made->timestamp > overlay->transfer_cursor)
         overlay->transfer_cursor = made->timestamp;
 }
 
-void decide_chain(struct oracle *oracle, const struct asked *first, size_t count,
+void decide_chain(struct oracle *oracle, const struct asked *first, size_t count, seq_t seq,
                   const uint64_t *decided, uint64_t horizon_ms, struct decision *decisions) {
     struct overlay overlay = {
         .accounts = oracle_take(oracle, 2 * count * sizeof(*overlay.accounts)),
@@ -516,7 +517,8 @@ void decide_chain(struct oracle *oracle, const struct asked *first, size_t count
     size_t failed = count;
     for (size_t i = 0; i < count; i++) {
         /* Nobody else is between the members, so all see the state before the first. */
-        struct scene scene = {oracle, &overlay, decided[i], horizon_ms};
+        struct scene scene = {oracle, &overlay, position_make(seq, decided[i]), decided[i],
+                              horizon_ms};
         decide_in(&scene, &first[i], &decisions[i]);
         if (failed < count && decisions[i].status != TRANSFER_STATUS_linked_event_chain_open)
             decisions[i] = (struct decision){.status = TRANSFER_STATUS_linked_event_failed,

@@ -12,7 +12,8 @@ static bool possible(const struct asked *asked, const struct log_group *group, u
     if (session->term != group->term || (session->dead && group->seq > session->dead_seq) ||
         (session->superseded && decided > session->superseded_at))
         return false;
-    if (request->malformed || decided <= request->floor)
+    if (request->malformed || decided <= request->floor ||
+        position_make(group->seq, decided) <= request->floor_at)
         return false;
     return !request->answered || request->code == REQUEST_CODE_ok ||
            request->code == REQUEST_CODE_unknown_outcome;
@@ -64,7 +65,8 @@ bool explain_transfer(struct oracle *oracle, const struct log_group *group,
             answered_otherwise(asked, TRANSFER_STATUS_created, record->timestamp))
             continue;
         possible_count++;
-        decide_single(oracle, asked, decided, group->horizon_ms, &decision);
+        decide_single(oracle, asked, position_make(group->seq, decided), group->horizon_ms,
+                      &decision);
         if (chain_is_open(asked))
             decision.status = TRANSFER_STATUS_linked_event_chain_open;
         if (decision.status != TRANSFER_STATUS_created)
@@ -90,7 +92,8 @@ bool explain_account(struct oracle *oracle, const struct log_group *group,
             answered_otherwise(asked, ACCOUNT_STATUS_created, record->timestamp))
             continue;
         possible_count++;
-        decide_single(oracle, asked, decided, group->horizon_ms, &decision);
+        decide_single(oracle, asked, position_make(group->seq, decided), group->horizon_ms,
+                      &decision);
         if (chain_is_open(asked))
             decision.status = ACCOUNT_STATUS_linked_event_chain_open;
         if (decision.status != ACCOUNT_STATUS_created)
@@ -127,8 +130,8 @@ bool explain_burnt(struct oracle *oracle, const struct log_group *group, uint128
         uint64_t *times = oracle_take(oracle, count * sizeof(*times));
         struct decision *decisions = oracle_take(oracle, count * sizeof(*decisions));
         for (size_t i = 0; i < count; i++)
-            times[i] = decided - (count - 1 - i);
-        decide_chain(oracle, first, count, times, group->horizon_ms, decisions);
+            times[i] = decided - (count - 1 - i) * timestamp_step(group->lcores);
+        decide_chain(oracle, first, count, group->seq, times, group->horizon_ms, decisions);
         otherwise = decisions[count - 1].status;
         if (otherwise == status && status_burns(status))
             asked->burns = explained = true;
@@ -170,12 +173,12 @@ static bool decided_here(struct oracle *oracle, const struct asked *asked,
         return false;
     if (asked->request->operation == OPERATION_CREATE_ACCOUNTS) {
         const struct ledger_account *account = ledger_account_get(oracle, asked->account.id);
-        *decided = account ? account->decided : 0;
-        return account && account->seq == group->seq;
+        *decided = account ? position_decided(account->at) : 0;
+        return account && position_seq(account->at) == group->seq;
     }
     const struct ledger_transfer *transfer = ledger_transfer_get(oracle, asked->transfer.id);
-    *decided = transfer ? transfer->decided : 0;
-    return transfer && transfer->seq == group->seq;
+    *decided = transfer ? position_decided(transfer->at) : 0;
+    return transfer && position_seq(transfer->at) == group->seq;
 }
 
 /** All members are here, one right behind the other. */
@@ -183,7 +186,8 @@ static bool chain_is_whole(struct oracle *oracle, const struct asked *first, siz
                            const struct log_group *group) {
     uint64_t before = 0, decided;
     for (size_t i = 0; i < count; i++) {
-        if (!decided_here(oracle, &first[i], group, &decided) || (i && decided != before + 1))
+        if (!decided_here(oracle, &first[i], group, &decided) ||
+            (i && decided != before + timestamp_step(group->lcores)))
             return false;
         before = decided;
     }

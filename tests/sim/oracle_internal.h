@@ -35,16 +35,28 @@ void oracle_map_put(struct oracle *oracle, struct oracle_map *map, uint128_t key
 
 /* --- the ledger ---------------------------------------------------------------------------------------------------------------------- */
 
+/** The order in which everything happened: (seq, timestamp), high and low half. What is `before` a position is decided at a smaller one. */
+typedef uint128_t position_t;
+
+static inline position_t position_make(seq_t seq, uint64_t decided) {
+    return (position_t)seq << 64 | decided;
+}
+static inline seq_t position_seq(position_t at) {
+    return (seq_t)(at >> 64);
+}
+static inline uint64_t position_decided(position_t at) {
+    return (uint64_t)at;
+}
+
 struct ledger_version {
-    uint64_t decided; /**< from here on */
+    position_t at; /**< from here on */
     struct balances balances;
     bool closed;
 };
 
 struct ledger_account {
     struct account record; /**< as it was created */
-    uint64_t decided;
-    seq_t seq;
+    position_t at;
     uint128_t digest; /**< of what never changes */
     struct ledger_version *versions;
     size_t version_count, version_capacity;
@@ -54,26 +66,25 @@ enum pending_end { PENDING_IS_LIVE = 0, PENDING_IS_POSTED, PENDING_IS_VOIDED, PE
 
 struct ledger_transfer {
     struct transfer record; /**< as a lookup shows it */
-    uint64_t decided;
-    seq_t seq;
+    position_t at;
     /* pending ones */
     uint128_t digest;
     uint64_t expires_at; /**< ns; 0: never */
     enum pending_end end;
-    uint64_t ended;     /**< ns */
+    position_t ended;
     uint128_t resolver; /**< id of what ended it */
 };
 
 struct ledger_burnt {
     uint128_t id;
-    uint64_t decided;
-    seq_t seq;
+    position_t at;
     uint32_t status;
 };
 
-/** Newest timestamp of any stored event of a kind, from `decided` on. */
+/** Newest timestamp of any stored event of a kind, from `at` on. */
 struct ledger_cursor {
-    uint64_t decided, newest;
+    position_t at;
+    uint64_t newest;
 };
 
 struct ledger {
@@ -87,7 +98,7 @@ struct ledger {
     struct ledger_cursor *account_cursors, *transfer_cursors;
     size_t account_cursor_count, account_cursor_capacity;
     size_t transfer_cursor_count, transfer_cursor_capacity;
-    uint64_t newest; /**< timestamp of the newest record */
+    uint64_t newest[LCORES_MAX]; /**< timestamp of each lcore's newest record */
     uint64_t burnt_count, expired_count;
 };
 
@@ -97,6 +108,7 @@ struct log_group {
     seq_t seq;
     term_t term;
     uint64_t horizon_ms, cell_time;
+    uint32_t lcores;
     uint8_t digest[16];
     uint8_t *bytes; /**< all of it */
     size_t length;
@@ -106,6 +118,7 @@ struct log_record {
     const uint8_t *bytes;
     size_t length;
     uint64_t decided;
+    unsigned lcore;
     size_t order; /**< of appearance */
 };
 
@@ -117,6 +130,7 @@ struct net_session {
     uint8_t instance[16];
     uint64_t nonce;
     uint16_t payload_max;
+    unsigned lcores;
     struct oracle_map requests; /**< by number */
     uint64_t counter;           /**< last one that the node used */
     uint64_t credit;            /**< highest that the node granted */
@@ -154,7 +168,8 @@ struct net_request {
     bool malformed;
     struct asked *events; /**< creates */
     uint128_t *ids;       /**< lookups */
-    uint64_t floor;       /**< everything here is decided later than this */
+    uint64_t floor;       /**< everything here is decided at a later time than this */
+    position_t floor_at;  /**< ... and behind this */
     /* the answer */
     bool answered;
     uint8_t code;
@@ -208,7 +223,9 @@ struct oracle {
     bool lost; /**< durable groups were forgotten, so what was told of them is true no more */
 
     /* Real time: whatever happens from now on is decided later than these. */
-    uint64_t shown_durable; /**< newest timestamp on which an answer so far depended */
+    uint64_t shown_durable;      /**< newest timestamp on which an answer so far depended */
+    position_t shown_durable_at; /**< ... and its place */
+    position_t shown_newest_at;
     uint64_t
         shown_volatile;   /**< also those of refusals, which only this run of the node remembers */
     uint64_t shown_clock; /**< largest cell time that this run of the node told */
@@ -245,20 +262,20 @@ static inline uint128_t u128_at(const void *bytes, size_t offset) {
 struct ledger_account *ledger_account_get(const struct oracle *oracle, uint128_t id);
 struct ledger_transfer *ledger_transfer_get(const struct oracle *oracle, uint128_t id);
 /** An account as of `before`. @return false: it was not there */
-bool ledger_account_as_of(const struct ledger_account *account, uint64_t before,
+bool ledger_account_as_of(const struct ledger_account *account, position_t before,
                           struct account *shown);
 const struct ledger_version *ledger_version_as_of(const struct ledger_account *account,
-                                                  uint64_t before);
-enum pending_end ledger_pending_as_of(const struct ledger_transfer *transfer, uint64_t before);
-uint64_t ledger_cursor_as_of(const struct ledger_cursor *cursors, size_t count, uint64_t before);
+                                                  position_t before);
+enum pending_end ledger_pending_as_of(const struct ledger_transfer *transfer, position_t before);
+uint64_t ledger_cursor_as_of(const struct ledger_cursor *cursors, size_t count, position_t before);
 bool ledger_apply(struct oracle *oracle, const struct log_group *group,
                   const struct log_record *record);
 /** What must hold at the end of every group. */
 bool ledger_group_end(struct oracle *oracle, const struct log_group *group);
 bool ledger_check_digest(struct oracle *oracle, const struct log_group *group,
                          const struct log_record *record);
-bool ledger_check_total(struct oracle *oracle, const struct log_group *group,
-                        const struct log_record *record);
+bool ledger_check_total(struct oracle *oracle, const struct log_group *group, uint32_t number,
+                        const struct balances *said);
 unsigned ledger_partition(const struct oracle *oracle, uint128_t account_id);
 
 /* oracle_decide.c */
@@ -279,10 +296,10 @@ struct decision {
     bool past_id; /**< so far that lack of memory could be said */
 };
 /** Decide one event of no chain at a time. */
-void decide_single(const struct oracle *oracle, const struct asked *asked, uint64_t decided,
+void decide_single(const struct oracle *oracle, const struct asked *asked, position_t at,
                    uint64_t horizon_ms, struct decision *decision);
-/** Decide a chain, whole. @param decided of each member @param decisions of each member */
-void decide_chain(struct oracle *oracle, const struct asked *first, size_t count,
+/** Decide a chain, whole, in a group. @param decided of each member @param decisions of each member */
+void decide_chain(struct oracle *oracle, const struct asked *first, size_t count, seq_t seq,
                   const uint64_t *decided, uint64_t horizon_ms, struct decision *decisions);
 /** How many events from this one on make one chain (1: none, unless it is linked and the last). */
 size_t chain_length(const struct asked *asked);
@@ -293,9 +310,16 @@ bool status_burns(uint32_t status);
 bool log_group_take(struct oracle *oracle, const uint8_t *bytes, size_t length);
 /** Whether a page is a group's good header, and how long the group is. */
 bool log_header_good(const uint8_t *page, size_t length, size_t *group_bytes);
-/** Horizons that were in force at a decision: those of the groups in which it can have been. @return how many, at most `room` */
-unsigned log_horizons(const struct oracle *oracle, uint64_t decided, uint64_t *horizons,
-                      unsigned room);
+/** Where something that was decided at this time can stand, and the horizon that was in force there. */
+struct moment {
+    position_t at;
+    uint64_t horizon_ms;
+};
+#define MOMENTS_MAX 8
+/** @return how many there are, earliest first; at least one */
+unsigned log_moments(const struct oracle *oracle, uint64_t decided, struct moment *moments);
+/** From one timestamp of an lcore to its next, where so many share them. */
+uint64_t timestamp_step(unsigned lcores);
 /** The group that ends at or behind this time; NULL: not in the log yet. */
 const struct log_group *log_group_at(const struct oracle *oracle, uint64_t decided);
 void log_forget_behind(struct oracle *oracle, seq_t seq);
@@ -313,26 +337,34 @@ bool explain_chains(struct oracle *oracle, const struct log_group *group);
 bool explain_refused(struct oracle *oracle, struct asked *asked);
 
 /* oracle_reply.c, oracle_lookup.c */
-#define HORIZONS_MAX 8
-
 /** On the way through an answer. */
 struct walk {
     struct oracle *oracle;
     struct net_request *request;
-    uint64_t after;   /**< everything from here on is decided later */
-    uint64_t durable; /**< newest timestamp on which the answer depends and that the log holds */
-    uint64_t newest;  /**< newest timestamp at all */
+    uint64_t after;      /**< everything from here on is decided later */
+    position_t after_at; /**< ... and stands behind this */
+    bool alone;          /**< one lcore: all events of the request are decided in their order */
+    uint64_t durable;    /**< newest timestamp on which the answer depends and that the log holds */
+    position_t durable_at, newest_at;
+    uint64_t newest; /**< newest timestamp at all */
 };
 
-static inline void decided_at(struct walk *walk, uint64_t decided, bool durable) {
-    if (decided > walk->after)
+/** Something of the answer was decided then, and stands there or later. */
+static inline void decided_at(struct walk *walk, position_t at, bool durable) {
+    uint64_t decided = position_decided(at);
+    if (walk->alone && decided > walk->after)
         walk->after = decided;
+    if (walk->alone && at > walk->after_at)
+        walk->after_at = at;
     if (decided > walk->newest)
         walk->newest = decided;
+    if (at > walk->newest_at)
+        walk->newest_at = at;
     if (durable && decided > walk->durable)
         walk->durable = decided;
+    if (durable && at > walk->durable_at)
+        walk->durable_at = at;
 }
-
 bool reply_check(struct oracle *oracle, struct net_request *request);
 bool lookups_check(struct walk *walk);
 

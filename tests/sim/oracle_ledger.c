@@ -18,11 +18,11 @@ struct ledger_transfer *ledger_transfer_get(const struct oracle *oracle, uint128
 }
 
 const struct ledger_version *ledger_version_as_of(const struct ledger_account *account,
-                                                  uint64_t before) {
+                                                  position_t before) {
     size_t low = 0, high = account->version_count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (account->versions[middle].decided < before)
+        if (account->versions[middle].at < before)
             low = middle + 1;
         else
             high = middle;
@@ -30,7 +30,7 @@ const struct ledger_version *ledger_version_as_of(const struct ledger_account *a
     return low ? &account->versions[low - 1] : NULL;
 }
 
-bool ledger_account_as_of(const struct ledger_account *account, uint64_t before,
+bool ledger_account_as_of(const struct ledger_account *account, position_t before,
                           struct account *shown) {
     const struct ledger_version *version = ledger_version_as_of(account, before);
     if (!version)
@@ -45,13 +45,13 @@ bool ledger_account_as_of(const struct ledger_account *account, uint64_t before,
     return true;
 }
 
-enum pending_end ledger_pending_as_of(const struct ledger_transfer *transfer, uint64_t before) {
+enum pending_end ledger_pending_as_of(const struct ledger_transfer *transfer, position_t before) {
     return transfer->end != PENDING_IS_LIVE && transfer->ended < before ? transfer->end
                                                                         : PENDING_IS_LIVE;
 }
 
-uint64_t ledger_cursor_as_of(const struct ledger_cursor *cursors, size_t count, uint64_t before) {
-    while (count && cursors[count - 1].decided >= before)
+uint64_t ledger_cursor_as_of(const struct ledger_cursor *cursors, size_t count, position_t before) {
+    while (count && cursors[count - 1].at >= before)
         count--;
     return count ? cursors[count - 1].newest : 0;
 }
@@ -72,6 +72,10 @@ static uint64_t account_hash(const struct oracle *oracle, uint128_t id) {
 
 unsigned ledger_partition(const struct oracle *oracle, uint128_t account_id) {
     return (unsigned)((account_hash(oracle, account_id) & 0xffffffff) % oracle->config.partitions);
+}
+
+static unsigned transfer_partition(const struct oracle *oracle, uint128_t id) {
+    return (unsigned)((uint64_t)id & 0xffff) % oracle->config.partitions;
 }
 
 static uint128_t record_digest(const struct oracle *oracle, const void *record) {
@@ -108,8 +112,7 @@ bool ledger_check_digest(struct oracle *oracle, const struct log_group *group,
         }
     }
     for (size_t i = 0; i < ledger->live_count; i++) {
-        if (((uint64_t)ledger->live[i]->record.id & 0xffff) % oracle->config.partitions ==
-            partition) {
+        if (transfer_partition(oracle, ledger->live[i]->record.id) == partition) {
             digest += ledger->live[i]->digest;
             pendings++;
         }
@@ -140,23 +143,23 @@ static void sums_of(const struct oracle *oracle, uint32_t number, struct balance
     }
 }
 
-bool ledger_check_total(struct oracle *oracle, const struct log_group *group,
-                        const struct log_record *record) {
+bool ledger_check_total(struct oracle *oracle, const struct log_group *group, uint32_t number,
+                        const struct balances *said) {
     struct balances sums;
-    uint32_t number = u32_at(record->bytes, 4);
     sums_of(oracle, number, &sums);
     oracle->counts.totals++;
-    if (memcmp(&sums, record->bytes + 16, sizeof(sums)) != 0)
+    if (memcmp(&sums, said, sizeof(sums)) != 0)
         return oracle_fail(oracle, "ledger total",
                            "group %" PRIu64 ", ledger %" PRIu32
-                           ": the log's totals are not the ledger's (debits posted %s)",
-                           group->seq, number, oracle_id(sums.debits_posted));
+                           ": the log's totals are not the ledger's (debits posted %s, %s)",
+                           group->seq, number, oracle_id(said->debits_posted),
+                           oracle_id(sums.debits_posted));
     return true;
 }
 
 /* --- records ------------------------------------------------------------------------------------------------------------------------- */
 
-static void cursor_push(struct oracle *oracle, bool account, uint64_t decided, uint64_t timestamp) {
+static void cursor_push(struct oracle *oracle, bool account, position_t at, uint64_t timestamp) {
     struct ledger *ledger = &oracle->ledger;
     size_t count = account ? ledger->account_cursor_count : ledger->transfer_cursor_count;
     struct ledger_cursor *cursors = account ? ledger->account_cursors : ledger->transfer_cursors;
@@ -166,7 +169,7 @@ static void cursor_push(struct oracle *oracle, bool account, uint64_t decided, u
                               ledger->account_cursor_capacity)
                 : ORACLE_PUSH(oracle, ledger->transfer_cursors, ledger->transfer_cursor_count,
                               ledger->transfer_cursor_capacity);
-    *cursor = (struct ledger_cursor){decided, timestamp > newest ? timestamp : newest};
+    *cursor = (struct ledger_cursor){at, timestamp > newest ? timestamp : newest};
 }
 
 static bool apply_account(struct oracle *oracle, const struct log_group *group,
@@ -191,20 +194,19 @@ static bool apply_account(struct oracle *oracle, const struct log_group *group,
     if (!explain_account(oracle, group, &made, record->decided))
         return false;
     struct ledger_account *account = oracle_take(oracle, sizeof(*account));
+    const position_t at = position_make(group->seq, record->decided);
     account->record = made;
-    account->decided = record->decided;
-    account->seq = group->seq;
+    account->at = at;
     struct account plain = made;
     plain.flags &= (uint16_t)~ACCOUNT_CLOSED;
     account->digest = record_digest(oracle, &plain);
     struct ledger_version *version =
         ORACLE_PUSH(oracle, account->versions, account->version_count, account->version_capacity);
-    *version =
-        (struct ledger_version){.decided = record->decided, .closed = made.flags & ACCOUNT_CLOSED};
+    *version = (struct ledger_version){.at = at, .closed = made.flags & ACCOUNT_CLOSED};
     oracle_map_put(oracle, &ledger->account_map, made.id, account);
     *ORACLE_PUSH(oracle, ledger->accounts, ledger->account_count, ledger->account_capacity) =
         account;
-    cursor_push(oracle, true, record->decided, made.timestamp);
+    cursor_push(oracle, true, at, made.timestamp);
     return true;
 }
 
@@ -274,12 +276,12 @@ static bool below_floor(const struct ledger_account *account, const struct balan
     return false;
 }
 
-static bool move(struct oracle *oracle, const struct log_group *group, uint64_t decided,
+static bool move(struct oracle *oracle, const struct log_group *group, position_t at,
                  struct ledger_account *account, bool debit, const struct change *change) {
     struct ledger_version now = account->versions[account->version_count - 1];
     amount_t *pending = debit ? &now.balances.debits_pending : &now.balances.credits_pending;
     amount_t *posted = debit ? &now.balances.debits_posted : &now.balances.credits_posted;
-    now.decided = decided;
+    now.at = at;
     if (change->release > *pending)
         return oracle_fail(oracle, "INV-1",
                            "group %" PRIu64 ": more is released than account %s had reserved",
@@ -302,10 +304,10 @@ static bool move(struct oracle *oracle, const struct log_group *group, uint64_t 
 }
 
 static void pending_ends(struct oracle *oracle, struct ledger_transfer *pending,
-                         enum pending_end end, uint128_t resolver, uint64_t decided) {
+                         enum pending_end end, uint128_t resolver, position_t at) {
     struct ledger *ledger = &oracle->ledger;
     pending->end = end;
-    pending->ended = decided;
+    pending->ended = at;
     pending->resolver = resolver;
     for (size_t i = 0; i < ledger->live_count; i++) {
         if (ledger->live[i] == pending)
@@ -333,9 +335,9 @@ static bool apply_transfer(struct oracle *oracle, const struct log_group *group,
     struct ledger_account *debit = ledger_account_get(oracle, made->debit_account_id);
     struct ledger_account *credit = ledger_account_get(oracle, made->credit_account_id);
     struct ledger_transfer *stored = oracle_take(oracle, sizeof(*stored));
+    const position_t at = position_make(group->seq, record->decided);
     stored->record = *made;
-    stored->decided = record->decided;
-    stored->seq = group->seq;
+    stored->at = at;
     struct change changes[2] = {{0}};
     bool posts = made->flags & TRANSFER_POST_PENDING, voids = made->flags & TRANSFER_VOID_PENDING;
     if (made->flags & TRANSFER_PENDING) {
@@ -358,17 +360,16 @@ static bool apply_transfer(struct oracle *oracle, const struct log_group *group,
         changes[0].post = changes[1].post = posts ? made->amount : 0;
         changes[0].closed = -(voids && pending->record.flags & TRANSFER_CLOSING_DEBIT);
         changes[1].closed = -(voids && pending->record.flags & TRANSFER_CLOSING_CREDIT);
-        pending_ends(oracle, pending, posts ? PENDING_IS_POSTED : PENDING_IS_VOIDED, made->id,
-                     record->decided);
+        pending_ends(oracle, pending, posts ? PENDING_IS_POSTED : PENDING_IS_VOIDED, made->id, at);
     } else {
         changes[0].post = changes[1].post = made->amount;
     }
     oracle_map_put(oracle, &ledger->transfer_map, made->id, stored);
     *ORACLE_PUSH(oracle, ledger->transfers, ledger->transfer_count, ledger->transfer_capacity) =
         stored;
-    cursor_push(oracle, false, record->decided, made->timestamp);
-    return move(oracle, group, record->decided, debit, true, &changes[0]) &&
-           move(oracle, group, record->decided, credit, false, &changes[1]);
+    cursor_push(oracle, false, at, made->timestamp);
+    return move(oracle, group, at, debit, true, &changes[0]) &&
+           move(oracle, group, at, credit, false, &changes[1]);
 }
 
 static bool apply_expiry(struct oracle *oracle, const struct log_group *group,
@@ -390,7 +391,9 @@ static bool apply_expiry(struct oracle *oracle, const struct log_group *group,
             group->seq, oracle_id(parsed.transfer.id), record->decided, pending->expires_at);
     for (size_t i = 0; i < oracle->ledger.live_count; i++) {
         const struct ledger_transfer *other = oracle->ledger.live[i];
-        if (other->expires_at && other->expires_at < pending->expires_at)
+        if (other->expires_at && other->expires_at < pending->expires_at &&
+            (group->lcores == 1 || transfer_partition(oracle, other->record.id) ==
+                                       transfer_partition(oracle, pending->record.id)))
             return oracle_fail(oracle, "expiry", "group %" PRIu64 ": %s expires before %s",
                                group->seq, oracle_id(parsed.transfer.id),
                                oracle_id(other->record.id));
@@ -402,16 +405,17 @@ static bool apply_expiry(struct oracle *oracle, const struct log_group *group,
         return oracle_fail(oracle, "expiry",
                            "group %" PRIu64 ": the expiry of %s is not of what was pending",
                            group->seq, oracle_id(said->id));
-    pending_ends(oracle, pending, PENDING_IS_EXPIRED, 0, record->decided);
+    const position_t at = position_make(group->seq, record->decided);
+    pending_ends(oracle, pending, PENDING_IS_EXPIRED, 0, at);
     oracle->ledger.expired_count++;
     struct change debit = {.release = known->amount,
                            .closed = -!!(known->flags & TRANSFER_CLOSING_DEBIT)};
     struct change credit = {.release = known->amount,
                             .closed = -!!(known->flags & TRANSFER_CLOSING_CREDIT)};
-    return move(oracle, group, record->decided, ledger_account_get(oracle, known->debit_account_id),
-                true, &debit) &&
-           move(oracle, group, record->decided,
-                ledger_account_get(oracle, known->credit_account_id), false, &credit);
+    return move(oracle, group, at, ledger_account_get(oracle, known->debit_account_id), true,
+                &debit) &&
+           move(oracle, group, at, ledger_account_get(oracle, known->credit_account_id), false,
+                &credit);
 }
 
 static bool apply_burnt(struct oracle *oracle, const struct log_group *group,
@@ -427,7 +431,7 @@ static bool apply_burnt(struct oracle *oracle, const struct log_group *group,
     if (!explain_burnt(oracle, group, id, status, record->decided))
         return false;
     struct ledger_burnt *burnt = oracle_take(oracle, sizeof(*burnt));
-    *burnt = (struct ledger_burnt){id, record->decided, group->seq, status};
+    *burnt = (struct ledger_burnt){id, position_make(group->seq, record->decided), status};
     oracle_map_put(oracle, &oracle->ledger.burnt_map, id, burnt);
     oracle->ledger.burnt_count++;
     return true;
@@ -458,7 +462,7 @@ static bool check_overdue(struct oracle *oracle, const struct log_group *group) 
     for (size_t i = 0; i < ledger->live_count; i++) {
         const struct ledger_transfer *pending = ledger->live[i];
         if (pending->expires_at && pending->expires_at <= earlier->cell_time &&
-            pending->seq <= earlier->seq && earlier->term == group->term)
+            position_seq(pending->at) <= earlier->seq && earlier->term == group->term)
             return oracle_fail(oracle, "expiry",
                                "%s was due at %" PRIu64 ", before the end of group %" PRIu64
                                ", and is still alive at the end of group %" PRIu64,

@@ -101,8 +101,11 @@ struct records {
     size_t count, capacity;
 };
 
-static bool take_segment(struct oracle *oracle, seq_t seq, const uint8_t *entry,
-                         const uint8_t *body, size_t body_bytes, struct records *records) {
+static bool take_segment(struct oracle *oracle, const struct log_group *group, unsigned lcore,
+                         struct records *records) {
+    const seq_t seq = group->seq;
+    const uint8_t *entry = group->bytes + 128 + lcore * 32, *body = group->bytes + PAGE;
+    const size_t body_bytes = group->length - PAGE;
     size_t offset = u32_at(entry, 0), length = u32_at(entry, 4), count = u32_at(entry, 8);
     size_t padded = (length + PAGE - 1) / PAGE * PAGE;
     if (offset % PAGE || length % 16 || offset > body_bytes || padded > body_bytes - offset ||
@@ -120,7 +123,7 @@ static bool take_segment(struct oracle *oracle, seq_t seq, const uint8_t *entry,
             return oracle_fail(oracle, "format", "group %" PRIu64 ": a record is malformed", seq);
         struct log_record *taken =
             ORACLE_PUSH(oracle, records->list, records->count, records->capacity);
-        *taken = (struct log_record){record, bytes, u64_at(record, 8), records->count};
+        *taken = (struct log_record){record, bytes, u64_at(record, 8), lcore, records->count};
         at += bytes;
     }
     if (found != count)
@@ -150,36 +153,74 @@ static bool take_start(struct oracle *oracle, const struct log_group *group,
     return true;
 }
 
+/** A record's time: within its group's, unique, and rising on its lcore. */
+static bool check_time(struct oracle *oracle, const struct log_group *group,
+                       const struct log_record *record) {
+    uint64_t *newest = &oracle->ledger.newest[record->lcore];
+    uint64_t low = record->decided & (timestamp_step(group->lcores) - 1);
+    bool event = record->bytes[0] <= 4;
+    if (record->decided > group->cell_time)
+        return oracle_fail(oracle, "time",
+                           "group %" PRIu64 ": a record of %" PRIu64
+                           " is later than its cell time %" PRIu64,
+                           group->seq, record->decided, group->cell_time);
+    if (event ? record->decided <= *newest || low != record->lcore : record->decided < *newest)
+        return oracle_fail(oracle, "time",
+                           "group %" PRIu64 ": a record of %" PRIu64 " comes behind one of %" PRIu64
+                           " on lcore %u",
+                           group->seq, record->decided, *newest, record->lcore);
+    *newest = record->decided;
+    return true;
+}
+
+/** What each lcore says of a ledger counts together, where all of them say something. */
+static bool check_totals(struct oracle *oracle, const struct log_group *group,
+                         const struct records *records, const struct log_record *first) {
+    struct balances sums = {0};
+    uint32_t number = u32_at(first->bytes, 4), count = 0;
+    for (size_t i = 0; i < records->count; i++) {
+        const struct log_record *record = &records->list[i];
+        if (record->bytes[0] != 6 || u32_at(record->bytes, 4) != number)
+            continue;
+        if (count == 0 && record != first)
+            return true; /* looked at already */
+        count++;
+        sums.debits_pending += u128_at(record->bytes, 16);
+        sums.debits_posted += u128_at(record->bytes, 32);
+        sums.credits_pending += u128_at(record->bytes, 48);
+        sums.credits_posted += u128_at(record->bytes, 64);
+    }
+    return count != group->lcores || ledger_check_total(oracle, group, number, &sums);
+}
+
+/** A new term begins behind everything that was before. */
+static void begin_term(struct oracle *oracle, const struct log_group *group) {
+    uint64_t newest = group->seq > 1 ? group[-1].cell_time : 0;
+    for (unsigned i = 0; i < LCORES_MAX; i++) {
+        if (oracle->ledger.newest[i] < newest)
+            oracle->ledger.newest[i] = newest;
+    }
+}
+
 /** Take a group's records in the order of their timestamps, then what they say about the state that they leave. */
 static bool take_records(struct oracle *oracle, const struct log_group *group,
                          struct records *records) {
-    struct ledger *ledger = &oracle->ledger;
     if (records->count)
         qsort(records->list, records->count, sizeof(*records->list), by_time);
-    const struct log_group *last = group->seq > 1 ? group - 1 : NULL;
-    bool new_term = !last || last->term != group->term, started = false;
+    bool new_term = group->seq == 1 || group[-1].term != group->term, started = false;
+    if (new_term)
+        begin_term(oracle, group);
     for (size_t i = 0; i < records->count; i++) {
         const struct log_record *record = &records->list[i];
         uint8_t type = record->bytes[0];
-        bool event = type <= 4;
-        if (record->decided > group->cell_time)
-            return oracle_fail(oracle, "time",
-                               "group %" PRIu64 ": a record of %" PRIu64
-                               " is later than its cell time %" PRIu64,
-                               group->seq, record->decided, group->cell_time);
-        if (event ? record->decided <= ledger->newest : record->decided < ledger->newest)
-            return oracle_fail(oracle, "time",
-                               "group %" PRIu64 ": a record of %" PRIu64
-                               " comes behind one of %" PRIu64,
-                               group->seq, record->decided, ledger->newest);
-        ledger->newest = record->decided;
         started |= type == 7;
         if (new_term && !started)
             return oracle_fail(oracle, "format",
                                "group %" PRIu64 " of a new term does not begin with START",
                                group->seq);
-        if (type == 7 ? !take_start(oracle, group, record)
-                      : event && !ledger_apply(oracle, group, record))
+        if (!check_time(oracle, group, record) || (type == 7 && !take_start(oracle, group, record)))
+            return false;
+        if (type <= 4 && !ledger_apply(oracle, group, record))
             return false;
     }
     if (started != new_term)
@@ -192,7 +233,7 @@ static bool take_records(struct oracle *oracle, const struct log_group *group,
         const struct log_record *record = &records->list[i];
         if (record->bytes[0] == 5 && !ledger_check_digest(oracle, group, record))
             return false;
-        if (record->bytes[0] == 6 && !ledger_check_total(oracle, group, record))
+        if (record->bytes[0] == 6 && !check_totals(oracle, group, records, record))
             return false;
     }
     return true;
@@ -224,9 +265,9 @@ static bool take_next(struct oracle *oracle, const uint8_t *bytes, size_t length
     if (segments < 1 || segments > LCORES_MAX)
         return oracle_fail(oracle, "format", "group %" PRIu64 " has %" PRIu32 " segments", seq,
                            segments);
+    group->lcores = segments;
     for (uint32_t i = 0; i < segments; i++) {
-        if (!take_segment(oracle, seq, group->bytes + 128 + i * 32, group->bytes + PAGE,
-                          length - PAGE, &records))
+        if (!take_segment(oracle, group, i, &records))
             return false;
     }
     oracle->counts.groups++;
@@ -302,6 +343,7 @@ void oracle_read_failed(struct oracle *oracle) {
 void oracle_stopped(struct oracle *oracle) {
     oracle->early_count = 0;
     oracle->shown_volatile = oracle->shown_durable;
+    oracle->shown_newest_at = oracle->shown_durable_at;
     oracle->shown_clock = 0;
     for (struct net_session *session = oracle->all_sessions; session; session = session->next) {
         if (!session->dead) {
@@ -333,6 +375,7 @@ void log_forget_behind(struct oracle *oracle, seq_t seq) {
             return;
     }
     oracle->shown_durable = oracle->shown_volatile = 0;
+    oracle->shown_durable_at = oracle->shown_newest_at = 0;
 }
 
 /** A group that was found. @return false: wrong */
@@ -410,30 +453,34 @@ const struct log_group *log_group_at(const struct oracle *oracle, uint64_t decid
     return low < oracle->group_count ? &oracle->groups[low] : NULL;
 }
 
-unsigned log_horizons(const struct oracle *oracle, uint64_t decided, uint64_t *horizons,
-                      unsigned room) {
+uint64_t timestamp_step(unsigned lcores) {
+    uint64_t step = 1;
+    while (step < lcores)
+        step *= 2;
+    return step;
+}
+
+unsigned log_moments(const struct oracle *oracle, uint64_t decided, struct moment *moments) {
+    const struct oracle_config *config = &oracle->config;
     unsigned count = 0;
-    uint64_t last_ms = oracle->group_count ? oracle->groups[oracle->group_count - 1].horizon_ms : 0;
-    if (!oracle->config.id_time) {
-        horizons[count++] = 0;
-        return count;
-    }
+    seq_t last = oracle->group_count;
     const struct log_group *group = log_group_at(oracle, decided);
-    if (!group) { /* in a group to come */
-        uint64_t back_ms = oracle->config.horizon_rises ? oracle->config.horizon_min_ms
-                                                        : oracle->config.horizon_back_ms;
-        uint64_t now_ms = decided / NS_PER_MS;
-        horizons[count++] = last_ms;
-        if (now_ms > back_ms && now_ms - back_ms > last_ms)
-            horizons[count++] = now_ms - back_ms;
-        return count;
+    seq_t seq = group ? group->seq : last + 1;
+    /* Decided when a group ended on this lcore, it can have been in the next one already. One lcore may be a group ahead of another. */
+    unsigned lcores = last ? oracle->groups[last - 1].lcores : 1;
+    for (bool more = true; more && count < MOMENTS_MAX - 1 && seq <= last; seq++) {
+        group = &oracle->groups[seq - 1];
+        moments[count++] =
+            (struct moment){position_make(seq, decided), config->id_time ? group->horizon_ms : 0};
+        more = group->cell_time == decided || (lcores > 1 && count < 3);
+        if (!more)
+            return count;
     }
-    horizons[count++] = group->horizon_ms;
-    /* Decided when a group ended: it can have been in the next one already. */
-    for (; group->cell_time == decided && group->seq < oracle->group_count && count < room;
-         group++) {
-        if (group[1].horizon_ms != horizons[count - 1])
-            horizons[count++] = group[1].horizon_ms;
-    }
+    uint64_t last_ms = last && config->id_time ? oracle->groups[last - 1].horizon_ms : 0;
+    uint64_t back_ms = config->horizon_rises ? config->horizon_min_ms : config->horizon_back_ms;
+    uint64_t now_ms = decided / NS_PER_MS;
+    moments[count++] = (struct moment){position_make(seq, decided), last_ms};
+    if (config->id_time && now_ms > back_ms && now_ms - back_ms > last_ms && count < MOMENTS_MAX)
+        moments[count++] = (struct moment){position_make(seq, decided), now_ms - back_ms};
     return count;
 }

@@ -11,12 +11,12 @@ static bool check_account_shown(struct walk *walk, uint128_t id, const uint8_t *
         struct account account;
         /* Each version until the next one. */
         bool last = i + 1 == known->version_count;
-        if (!last && known->versions[i + 1].decided <= walk->after)
+        if (!last && known->versions[i + 1].at <= walk->after_at)
             continue;
-        ledger_account_as_of(known, known->versions[i].decided + 1, &account);
+        ledger_account_as_of(known, known->versions[i].at + 1, &account);
         if (memcmp(&account, shown, sizeof(account)) != 0)
             continue;
-        decided_at(walk, known->versions[i].decided, true);
+        decided_at(walk, known->versions[i].at, true);
         return true;
     }
     return oracle_fail(walk->oracle, "lookup",
@@ -31,26 +31,29 @@ static bool check_transfer_shown(struct walk *walk, uint128_t id, const uint8_t 
     if (!known || memcmp(&known->record, shown, sizeof(known->record)) != 0)
         return oracle_fail(walk->oracle, "lookup",
                            "transfer %s is shown as it is not in the durable log", oracle_id(id));
-    decided_at(walk, known->decided, true);
+    decided_at(walk, known->at, true);
     return true;
 }
 
 /** The oldest horizon that can be in force from now on. */
 static uint64_t horizon_now(const struct walk *walk) {
-    uint64_t horizons[HORIZONS_MAX];
-    log_horizons(walk->oracle, walk->after + 1, horizons, HORIZONS_MAX);
-    return horizons[0];
+    const struct oracle *oracle = walk->oracle;
+    struct moment moments[MOMENTS_MAX];
+    seq_t seq = position_seq(walk->after_at);
+    log_moments(oracle, walk->after + 1, moments);
+    uint64_t known = seq && seq <= oracle->group_count ? oracle->groups[seq - 1].horizon_ms : 0;
+    return moments[0].horizon_ms > known || walk->alone ? moments[0].horizon_ms : known;
 }
 
 static bool check_absent(struct walk *walk, uint128_t id) {
     struct oracle *oracle = walk->oracle;
     bool accounts = walk->request->operation == OPERATION_LOOKUP_ACCOUNTS;
-    uint64_t decided = UINT64_MAX;
+    position_t at = ~(position_t)0;
     if (accounts && ledger_account_get(oracle, id))
-        decided = ledger_account_get(oracle, id)->decided;
+        at = ledger_account_get(oracle, id)->at;
     if (!accounts && ledger_transfer_get(oracle, id))
-        decided = ledger_transfer_get(oracle, id)->decided;
-    if (decided <= walk->after)
+        at = ledger_transfer_get(oracle, id)->at;
+    if (at <= walk->after_at)
         return oracle_fail(oracle, "lookup",
                            "%s is answered `absent`, it was there before %" PRIu64, oracle_id(id),
                            walk->after);
@@ -117,7 +120,7 @@ bool oracle_told_created(struct oracle *oracle, bool account, uint128_t id, uint
         known = made ? made->record.timestamp : moved ? moved->record.timestamp : 0;
     } else if (!account && status_burns(status)) {
         const struct ledger_burnt *burnt = oracle_map_get(&oracle->ledger.burnt_map, id);
-        known = burnt && burnt->status == status ? burnt->decided : 0;
+        known = burnt && burnt->status == status ? position_decided(burnt->at) : 0;
     } else {
         return true;
     }
@@ -136,7 +139,7 @@ bool oracle_told_found(struct oracle *oracle, bool account, const void *record) 
         return false;
     for (size_t i = 0; made && i < made->version_count && !known; i++) {
         struct account shown;
-        ledger_account_as_of(made, made->versions[i].decided + 1, &shown);
+        ledger_account_as_of(made, made->versions[i].at + 1, &shown);
         known = memcmp(&shown, record, sizeof(shown)) == 0;
     }
     return known || oracle->lost ||

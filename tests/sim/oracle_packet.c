@@ -128,7 +128,8 @@ static void request_in(struct oracle *oracle, const uint8_t *payload, size_t byt
         .operation = inner[16],
         .format = inner[17],
         .event_count = u16_at(inner, 18),
-        .floor = oracle->shown_volatile,
+        .floor = session->lcores == 1 ? oracle->shown_volatile : oracle->shown_durable,
+        .floor_at = session->lcores == 1 ? oracle->shown_newest_at : oracle->shown_durable_at,
     };
     oracle_map_put(oracle, &session->requests, number, request);
     oracle->counts.requests++;
@@ -158,6 +159,8 @@ bool oracle_packet_in(struct oracle *oracle, const void *payload, size_t bytes) 
 
 /** Cell time never falls, and is at or above every timestamp that anybody has seen. */
 static bool clock_shown(struct oracle *oracle, const char *where, uint64_t cell_time) {
+    if (oracle->group_count && oracle->groups[oracle->group_count - 1].lcores > 1)
+        return true; /* each lcore tells its own, and they may be apart by some nanoseconds */
     uint64_t least =
         oracle->shown_volatile > oracle->shown_clock ? oracle->shown_volatile : oracle->shown_clock;
     if (cell_time < least)
@@ -212,6 +215,7 @@ static bool welcome_out(struct oracle *oracle, const uint8_t *payload, size_t by
         .counter = u64_at(payload, 16),
         .credit = u64_at(inner, 48),
         .payload_max = u16_at(inner, 60),
+        .lcores = inner[65],
         .next = oracle->all_sessions,
     };
     memcpy(session->instance, hello->instance, 16);

@@ -46,39 +46,36 @@ static bool by_the_clock(const struct net_request *request, uint32_t status) {
 
 /* --- what is in the log ----------------------------------------------------------------------------------------------------------- */
 
-/** When the log says that an event was decided. @return false: it holds no such record */
-static bool logged(const struct oracle *oracle, const struct asked *asked, uint64_t *decided,
-                   uint64_t *timestamp, seq_t *seq) {
+/** Where the log holds what an event created. @return false: it holds no such record */
+static bool logged(const struct oracle *oracle, const struct asked *asked, position_t *at,
+                   uint64_t *timestamp) {
     if (is_account(asked->request)) {
         const struct ledger_account *account = ledger_account_get(oracle, asked->account.id);
         if (!account)
             return false;
-        *decided = account->decided;
+        *at = account->at;
         *timestamp = account->record.timestamp;
-        *seq = account->seq;
         return true;
     }
     const struct ledger_transfer *transfer = ledger_transfer_get(oracle, asked->transfer.id);
     if (!transfer)
         return false;
-    *decided = transfer->decided;
+    *at = transfer->at;
     *timestamp = transfer->record.timestamp;
-    *seq = transfer->seq;
     return true;
 }
 
-static bool check_created(struct walk *walk, struct asked *asked, uint64_t *decided) {
+static bool check_created(struct walk *walk, struct asked *asked, position_t *at) {
     struct oracle *oracle = walk->oracle;
     uint64_t timestamp;
-    seq_t seq;
-    if (!logged(oracle, asked, decided, &timestamp, &seq))
+    if (!logged(oracle, asked, at, &timestamp))
         return oracle_fail(oracle, "INV-5",
                            "%s is answered `created`, and no durable group holds it (%zu groups)",
                            name_of(asked), oracle->group_count);
-    if (seq > walk->request->token_seq)
+    if (position_seq(*at) > walk->request->token_seq)
         return oracle_fail(oracle, "INV-5",
                            "%s is in group %" PRIu64 ", its answer shows group %" PRIu64,
-                           name_of(asked), seq, walk->request->token_seq);
+                           name_of(asked), position_seq(*at), walk->request->token_seq);
     if (timestamp != asked->timestamp)
         return oracle_fail(oracle, "outcome",
                            "%s is answered `created` at %" PRIu64 ", the log says %" PRIu64,
@@ -104,7 +101,7 @@ static bool check_created(struct walk *walk, struct asked *asked, uint64_t *deci
 static bool check_burnt(struct walk *walk, const struct asked *asked) {
     const struct ledger_burnt *burnt =
         oracle_map_get(&walk->oracle->ledger.burnt_map, asked->transfer.id);
-    if (!burnt || !asked->burns || burnt->decided != asked->timestamp ||
+    if (!burnt || !asked->burns || position_decided(burnt->at) != asked->timestamp ||
         burnt->status != asked->status)
         return oracle_fail(walk->oracle, "INV-5",
                            "%s is answered status %" PRIu32 " at %" PRIu64
@@ -123,7 +120,7 @@ static bool balances_are(const struct account *account, const uint8_t *shown) {
 }
 
 /** Whether an account (0: none is known) shows these balances as of `before`. */
-static bool account_shows(const struct oracle *oracle, uint128_t id, uint64_t before,
+static bool account_shows(const struct oracle *oracle, uint128_t id, position_t before,
                           const uint8_t *shown) {
     static const uint8_t nothing[64];
     const struct ledger_account *known = ledger_account_get(oracle, id);
@@ -146,7 +143,7 @@ static bool refused_early(const struct net_request *request, uint32_t status) {
 }
 
 static bool balances_as_of(const struct oracle *oracle, const struct asked *asked,
-                           uint64_t before) {
+                           position_t before) {
     const uint8_t *shown = asked->request->entries[asked->index] + 16;
     static const uint8_t nothing[64];
     if (is_account(asked->request))
@@ -158,7 +155,7 @@ static bool balances_as_of(const struct oracle *oracle, const struct asked *aske
         memcmp(shown, nothing, sizeof(nothing)) == 0)
         return true;
     const struct ledger_transfer *pending = ledger_transfer_get(oracle, transfer->pending_id);
-    if (pending && pending->decided < before &&
+    if (pending && pending->at < before &&
         (resolves || (transfer->debit_account_id == 0 && refused)) &&
         account_shows(oracle, pending->record.debit_account_id, before, shown))
         return true;
@@ -166,12 +163,16 @@ static bool balances_as_of(const struct oracle *oracle, const struct asked *aske
            account_shows(oracle, transfer->debit_account_id, before, shown);
 }
 
-static bool check_balances(struct walk *walk, const struct asked *asked, uint64_t before) {
-    return !walk->request->balances || balances_as_of(walk->oracle, asked, before) ||
+static bool balances_right(const struct walk *walk, const struct asked *asked, position_t before) {
+    return !walk->request->balances || balances_as_of(walk->oracle, asked, before);
+}
+
+static bool check_balances(struct walk *walk, const struct asked *asked, position_t before) {
+    return balances_right(walk, asked, before) ||
            oracle_fail(walk->oracle, "balances",
                        "%s, status %" PRIu32 ": the balances shown are not those after %" PRIu64
                        " (debits posted %s, credits posted %s)",
-                       name_of(asked), asked->status, before - 1,
+                       name_of(asked), asked->status, position_decided(before) - 1,
                        oracle_id(u128_at(walk->request->entries[asked->index] + 16, 16)),
                        oracle_id(u128_at(walk->request->entries[asked->index] + 16, 48)));
 }
@@ -195,20 +196,29 @@ static bool forgotten_meanwhile(const struct walk *walk, const struct asked *ask
     return id_time_ms(asked->transfer.id) < oracle->groups[seq - 1].horizon_ms;
 }
 
-static bool check_refused_at(struct walk *walk, const struct asked *asked, uint64_t decided) {
+/** Wherever it can stand, is it refused so, with these balances? @param at where it is, the earliest of such places */
+static bool check_refused_at(struct walk *walk, const struct asked *asked, position_t *at) {
     struct oracle *oracle = walk->oracle;
-    uint64_t horizons[HORIZONS_MAX];
-    unsigned count = log_horizons(oracle, decided, horizons, HORIZONS_MAX);
+    struct moment moments[MOMENTS_MAX];
+    unsigned count = log_moments(oracle, asked->timestamp, moments);
     struct decision decision = {0};
+    bool refused = false;
     for (unsigned i = 0; i < count; i++) {
-        decide_single(oracle, asked, decided, horizons[i], &decision);
-        if (lawful(oracle, &decision, asked->status) || forgotten_meanwhile(walk, asked, &decision))
+        *at = moments[i].at;
+        decide_single(oracle, asked, *at, moments[i].horizon_ms, &decision);
+        if (!lawful(oracle, &decision, asked->status) &&
+            !forgotten_meanwhile(walk, asked, &decision))
+            continue;
+        refused = true;
+        if (balances_right(walk, asked, *at + 1))
             return true;
     }
+    if (refused)
+        return check_balances(walk, asked, *at + 1);
     return oracle_fail(oracle, "status",
                        "%s is answered status %" PRIu32 " at %" PRIu64 ", and comes to %" PRIu32
                        " there",
-                       name_of(asked), asked->status, decided, decision.status);
+                       name_of(asked), asked->status, asked->timestamp, decision.status);
 }
 
 /** A refusal that the log holds, or one that leaves no trace there. */
@@ -218,52 +228,60 @@ static bool check_trace(struct walk *walk, struct asked *asked) {
 }
 
 static bool check_refused(struct walk *walk, struct asked *asked) {
-    uint64_t decided = asked->timestamp;
-    if (decided <= walk->after)
+    position_t at = 0;
+    if (asked->timestamp <= walk->after)
         return oracle_fail(walk->oracle, "real time",
                            "%s was decided at %" PRIu64 ", not after %" PRIu64
                            ", which it must have come after",
-                           name_of(asked), decided, walk->after);
+                           name_of(asked), asked->timestamp, walk->after);
     bool clock = by_the_clock(walk->request, asked->status);
-    if (clock && !log_group_at(walk->oracle, decided))
+    bool burns = !is_account(walk->request) && status_burns(asked->status);
+    if (clock && !log_group_at(walk->oracle, asked->timestamp))
         return oracle_fail(walk->oracle, "INV-5",
                            "%s is answered status %" PRIu32 " at %" PRIu64
                            ", and the group that says so is not durable",
-                           name_of(asked), asked->status, decided);
-    if (!check_refused_at(walk, asked, decided))
+                           name_of(asked), asked->status, asked->timestamp);
+    if (!check_refused_at(walk, asked, &at))
         return false;
-    decided_at(walk, decided, clock || (!is_account(walk->request) && status_burns(asked->status)));
-    return check_balances(walk, asked, decided + 1);
+    if (burns) {
+        const struct ledger_burnt *burnt =
+            oracle_map_get(&walk->oracle->ledger.burnt_map, asked->transfer.id);
+        at = burnt->at;
+    }
+    decided_at(walk, at, clock || burns);
+    return true;
 }
 
-/** The largest time at which an event of unknown time can have been decided: before the next one that is known. */
-static uint64_t known_before(const struct walk *walk, uint32_t index) {
+/** Where the next event that is known stands: nothing before it in the request is decided later. */
+static position_t known_before(const struct walk *walk, uint32_t index) {
     const struct net_request *request = walk->request;
-    for (uint32_t i = index + 1; i < request->event_count; i++) {
+    for (uint32_t i = index + 1; walk->alone && i < request->event_count; i++) {
         uint32_t status = entry_status(request, i);
-        uint64_t decided, timestamp;
-        seq_t seq;
+        struct moment moments[MOMENTS_MAX];
+        position_t at;
+        uint64_t timestamp;
         if (says_exists(request, status))
             continue;
-        if (status != TRANSFER_STATUS_created)
-            return entry_timestamp(request, i);
-        if (logged(walk->oracle, &request->events[i], &decided, &timestamp, &seq))
-            return decided;
+        if (status != TRANSFER_STATUS_created) {
+            unsigned count = log_moments(walk->oracle, entry_timestamp(request, i), moments);
+            return moments[count - 1].at;
+        }
+        if (logged(walk->oracle, &request->events[i], &at, &timestamp))
+            return at;
     }
-    return UINT64_MAX;
+    return ~(position_t)0;
 }
 
-/** `exists` at some time from `decided` on: is it so there, with the balances shown? */
-static bool exists_at(struct walk *walk, const struct asked *asked, uint64_t decided) {
-    uint64_t horizons[HORIZONS_MAX];
-    unsigned count = log_horizons(walk->oracle, decided, horizons, HORIZONS_MAX);
-    for (unsigned i = 0; i < count; i++) {
-        struct decision decision;
-        decide_single(walk->oracle, asked, decided, horizons[i], &decision);
-        if (decision.status == asked->status && decision.timestamp == asked->timestamp)
-            return !walk->request->balances || balances_as_of(walk->oracle, asked, decided + 1);
-    }
-    return false;
+/** `exists` at some place: is it so there, with the balances shown? */
+static bool exists_at(struct walk *walk, const struct asked *asked, position_t at) {
+    struct decision decision;
+    seq_t seq = position_seq(at), last = walk->oracle->group_count;
+    uint64_t horizon_ms = 0;
+    if (walk->oracle->config.id_time && seq)
+        horizon_ms = walk->oracle->groups[(seq < last ? seq : last) - 1].horizon_ms;
+    decide_single(walk->oracle, asked, at, horizon_ms, &decision);
+    return decision.status == asked->status && decision.timestamp == asked->timestamp &&
+           balances_right(walk, asked, at + 1);
 }
 
 /** The account whose versions matter for an `exists`. */
@@ -276,48 +294,47 @@ static const struct ledger_account *home_of(const struct oracle *oracle,
 }
 
 static bool check_exists(struct walk *walk, struct asked *asked) {
-    uint64_t first, timestamp, until = known_before(walk, asked->index);
-    seq_t seq;
-    if (!logged(walk->oracle, asked, &first, &timestamp, &seq))
+    position_t first, until = known_before(walk, asked->index);
+    uint64_t timestamp;
+    if (!logged(walk->oracle, asked, &first, &timestamp))
         return oracle_fail(walk->oracle, "INV-5",
                            "%s is answered `exists`, and no durable group holds it",
                            name_of(asked));
-    uint64_t from = first > walk->after ? first : walk->after;
+    position_t from = first > walk->after_at ? first : walk->after_at;
     if (from + 1 >= until)
         return oracle_fail(walk->oracle, "real time",
                            "%s is answered `exists`, before it was there or out of order",
                            name_of(asked));
-    uint64_t found = exists_at(walk, asked, from + 1) ? from + 1 : 0;
+    position_t found = exists_at(walk, asked, from + 1) ? from + 1 : 0;
     const struct ledger_account *home = home_of(walk->oracle, asked);
     for (size_t i = 0; !found && home && i < home->version_count; i++) {
-        uint64_t decided = home->versions[i].decided + 1;
-        if (decided > from && decided < until && exists_at(walk, asked, decided))
-            found = decided;
+        position_t at = home->versions[i].at + 1;
+        if (at > from && at < until && exists_at(walk, asked, at))
+            found = at;
     }
     if (!found)
-        return oracle_fail(walk->oracle, "status",
-                           "%s is answered `exists` of %" PRIu64
-                           " with its balances, which is so at no time between %" PRIu64
-                           " and %" PRIu64,
-                           name_of(asked), asked->timestamp, from, until);
+        return oracle_fail(
+            walk->oracle, "status",
+            "%s is answered `exists` of %" PRIu64
+            " with its balances, which is so nowhere behind %" PRIu64 " and before %" PRIu64,
+            name_of(asked), asked->timestamp, position_decided(from), position_decided(until));
     decided_at(walk, found - 1, false);
     decided_at(walk, first, true);
     return true;
 }
 
-/** An account whose balances a later record of the same request changed is looked at right behind its own event. */
 static bool check_single(struct walk *walk, struct asked *asked) {
     if (asked->status == TRANSFER_STATUS_created) {
-        uint64_t decided;
-        if (!check_created(walk, asked, &decided))
+        position_t at;
+        if (!check_created(walk, asked, &at))
             return false;
-        if (decided <= walk->after)
+        if (position_decided(at) <= walk->after || at <= walk->after_at)
             return oracle_fail(walk->oracle, "real time",
                                "%s was decided at %" PRIu64 ", not after %" PRIu64
                                ", which it must have come after",
-                               name_of(asked), decided, walk->after);
-        decided_at(walk, decided, true);
-        return check_balances(walk, asked, decided + 1);
+                               name_of(asked), position_decided(at), walk->after);
+        decided_at(walk, at, true);
+        return check_balances(walk, asked, at + 1);
     }
     if (!check_trace(walk, asked))
         return false;
@@ -327,30 +344,37 @@ static bool check_single(struct walk *walk, struct asked *asked) {
 
 /* --- chains ---------------------------------------------------------------------------------------------------------------------------- */
 
-/** When each member was decided: one right behind the other, and only what exists or is imported hides its own time. */
-static bool chain_times(struct walk *walk, struct asked *first, size_t count, uint64_t *times) {
+/** When each member was decided: one right behind the other, and only what exists or is imported hides its own time.
+ *  @param seq the group that holds the chain; 0: none does */
+static bool chain_times(struct walk *walk, struct asked *first, size_t count, uint64_t *times,
+                        seq_t *seq) {
+    uint64_t step = timestamp_step(walk->request->session->lcores);
     size_t known = count;
+    *seq = 0;
     for (size_t i = 0; i < count; i++) {
         struct asked *asked = &first[i];
-        times[i] = 0;
+        position_t at = 0;
         if (asked->status == TRANSFER_STATUS_created) {
-            if (!check_created(walk, asked, &times[i]))
+            if (!check_created(walk, asked, &at))
                 return false;
-        } else if (!says_exists(walk->request, asked->status)) {
-            times[i] = asked->timestamp;
+            *seq = position_seq(at);
+            times[i] = position_decided(at);
+        } else {
+            times[i] = says_exists(walk->request, asked->status) ? 0 : asked->timestamp;
         }
         if (times[i] && known == count)
             known = i;
     }
     for (size_t i = 0; i < count && known < count; i++) {
-        uint64_t due = times[known] + i - known;
+        uint64_t due = times[known] + i * step - known * step;
         if (times[i] && times[i] != due)
             return oracle_fail(walk->oracle, "chain",
                                "%s was decided at %" PRIu64 ", its chain at %" PRIu64,
                                name_of(&first[i]), times[i], times[known]);
         times[i] = due;
     }
-    if (known == count || times[0] <= walk->after)
+    if (known == count || times[0] <= walk->after ||
+        (*seq && position_make(*seq, times[0]) <= walk->after_at))
         return oracle_fail(walk->oracle, "real time",
                            "the chain of %s was not decided after %" PRIu64
                            ", which it must have come after",
@@ -358,33 +382,53 @@ static bool chain_times(struct walk *walk, struct asked *first, size_t count, ui
     return true;
 }
 
+/** Whether the answers to a failed chain are what it comes to in this group. @param wrong the first that is not */
+static bool chain_comes_to(struct walk *walk, struct asked *first, size_t count,
+                           const uint64_t *times, const struct moment *moment,
+                           struct decision *decisions, size_t *wrong) {
+    struct oracle *oracle = walk->oracle;
+    decide_chain(oracle, first, count, position_seq(moment->at), times, moment->horizon_ms,
+                 decisions);
+    for (*wrong = 0; *wrong < count; ++*wrong) {
+        const struct asked *asked = &first[*wrong];
+        const struct decision *decision = &decisions[*wrong];
+        bool expired = forgotten_meanwhile(walk, asked, decision);
+        bool full = asked->status == TRANSFER_STATUS_memory_full && oracle->config.memory_short;
+        if ((asked->status != decision->status && !expired && !full) ||
+            (asked->timestamp != decision->timestamp && !expired))
+            return false;
+    }
+    return true;
+}
+
+static bool chain_balances_right(const struct walk *walk, struct asked *first, size_t count,
+                                 position_t before) {
+    for (size_t i = 0; i < count; i++) {
+        if (!balances_right(walk, &first[i], before))
+            return false;
+    }
+    return true;
+}
+
 static bool check_failed_chain(struct walk *walk, struct asked *first, size_t count,
-                               const uint64_t *times) {
+                               const uint64_t *times, position_t *at) {
     struct oracle *oracle = walk->oracle;
     struct decision *decisions = oracle_take(oracle, count * sizeof(*decisions));
-    uint64_t horizons[HORIZONS_MAX];
-    unsigned horizon_count = log_horizons(oracle, times[0], horizons, HORIZONS_MAX);
+    struct moment moments[MOMENTS_MAX];
+    unsigned moment_count = log_moments(oracle, times[0], moments);
     size_t wrong = 0;
-    for (unsigned h = 0; h < horizon_count; h++) {
-        decide_chain(oracle, first, count, times, horizons[h], decisions);
-        for (wrong = 0; wrong < count; wrong++) {
-            const struct asked *asked = &first[wrong];
-            bool expired = forgotten_meanwhile(walk, asked, &decisions[wrong]);
-            if (asked->status != decisions[wrong].status && !expired &&
-                !(asked->status == TRANSFER_STATUS_memory_full && oracle->config.memory_short))
-                break;
-            if (asked->timestamp != decisions[wrong].timestamp && !expired)
-                break;
-        }
-        if (wrong == count)
+    for (unsigned i = 0; i < moment_count; i++) {
+        *at = position_make(position_seq(moments[i].at), times[count - 1]);
+        if (chain_comes_to(walk, first, count, times, &moments[i], decisions, &wrong) &&
+            (chain_balances_right(walk, first, count, *at + 1) || i + 1 == moment_count))
             return true;
     }
-    if (oracle->config.memory_short) {
-        for (size_t i = 0; i < count; i++) {
-            if (first[i].status == TRANSFER_STATUS_memory_full)
-                return true; /* what the others would have come to nobody knows */
-        }
+    for (size_t i = 0; i < count && oracle->config.memory_short; i++) {
+        if (first[i].status == TRANSFER_STATUS_memory_full)
+            return true; /* what the others would have come to nobody knows */
     }
+    if (wrong == count)
+        return true; /* its balances are what is wrong, and are looked at next */
     return oracle_fail(oracle, "status",
                        "%s, member %zu of a chain, is answered status %" PRIu32 " at %" PRIu64
                        ", and comes to %" PRIu32 " at %" PRIu64,
@@ -392,36 +436,45 @@ static bool check_failed_chain(struct walk *walk, struct asked *first, size_t co
                        decisions[wrong].status, decisions[wrong].timestamp);
 }
 
-static bool check_chain(struct walk *walk, struct asked *first, size_t count) {
-    struct oracle *oracle = walk->oracle;
-    uint64_t *times = oracle_take(oracle, count * sizeof(*times));
-    size_t created = 0;
-    for (size_t i = 0; i < count; i++)
-        created += first[i].status == TRANSFER_STATUS_created;
-    if (created != 0 && created != count)
-        return oracle_fail(oracle, "chain", "the chain of %s: %zu of %zu events took effect",
-                           name_of(first), created, count);
-    if (!chain_times(walk, first, count, times))
-        return false;
-    bool durable = created == count;
-    for (size_t i = 0; i < count && !created; i++) {
+/** What a failed chain leaves behind, or that it leaves nothing. @param durable whether the log says so */
+static bool check_chain_traces(struct walk *walk, struct asked *first, size_t count,
+                               const uint64_t *times, bool *durable) {
+    for (size_t i = 0; i < count; i++) {
         struct asked *asked = &first[i];
         bool clock = by_the_clock(walk->request, asked->status);
         bool burns = !is_account(walk->request) && status_burns(asked->status);
         if (!check_trace(walk, asked))
             return false;
-        if (clock && !log_group_at(oracle, times[i]))
-            return oracle_fail(oracle, "INV-5",
+        if (clock && !log_group_at(walk->oracle, times[i]))
+            return oracle_fail(walk->oracle, "INV-5",
                                "%s is answered status %" PRIu32 " at %" PRIu64
                                ", and the group that says so is not durable",
                                name_of(asked), asked->status, times[i]);
-        durable |= clock || burns;
+        *durable |= clock || burns;
     }
-    if (!created && !check_failed_chain(walk, first, count, times))
+    return true;
+}
+
+static bool check_chain(struct walk *walk, struct asked *first, size_t count) {
+    struct oracle *oracle = walk->oracle;
+    uint64_t *times = oracle_take(oracle, count * sizeof(*times));
+    size_t created = 0;
+    seq_t seq;
+    for (size_t i = 0; i < count; i++)
+        created += first[i].status == TRANSFER_STATUS_created;
+    if (created != 0 && created != count)
+        return oracle_fail(oracle, "chain", "the chain of %s: %zu of %zu events took effect",
+                           name_of(first), created, count);
+    if (!chain_times(walk, first, count, times, &seq))
         return false;
-    decided_at(walk, times[count - 1], durable);
+    bool durable = created == count;
+    position_t at = position_make(seq, times[count - 1]);
+    if (!created && (!check_chain_traces(walk, first, count, times, &durable) ||
+                     !check_failed_chain(walk, first, count, times, &at)))
+        return false;
+    decided_at(walk, at, durable);
     for (size_t i = 0; i < count; i++) {
-        if (!check_balances(walk, &first[i], times[count - 1] + 1))
+        if (!check_balances(walk, &first[i], at + 1))
             return false;
     }
     return true;
@@ -496,14 +549,22 @@ bool reply_check(struct oracle *oracle, struct net_request *request) {
         }
         return true;
     }
-    struct walk walk = {.oracle = oracle, .request = request, .after = request->floor};
+    struct walk walk = {.oracle = oracle,
+                        .request = request,
+                        .after = request->floor,
+                        .after_at = request->floor_at,
+                        .alone = request->session->lcores == 1};
     if (request->stale_ok)
-        walk.after = 0;
+        walk.after = walk.after_at = 0;
     if (!(creates ? check_creates(&walk) : lookups_check(&walk)))
         return false;
     if (walk.durable > oracle->shown_durable)
         oracle->shown_durable = walk.durable;
     if (walk.newest > oracle->shown_volatile)
         oracle->shown_volatile = walk.newest;
+    if (walk.durable_at > oracle->shown_durable_at)
+        oracle->shown_durable_at = walk.durable_at;
+    if (walk.newest_at > oracle->shown_newest_at)
+        oracle->shown_newest_at = walk.newest_at;
     return true;
 }
