@@ -116,7 +116,9 @@ int offline_hold(const char *data, uint64_t timeout_ms, struct control_client **
 }
 
 int offline_exit(int rc) {
-    return rc == 0 ? CLI_DONE : rc == -EBADMSG || rc == -ENODATA ? CLI_DAMAGED : CLI_USAGE;
+    if (rc == 0)
+        return CLI_DONE;
+    return rc == -EBADMSG || rc == -ENODATA || rc == -EPERM ? CLI_DAMAGED : CLI_USAGE;
 }
 
 const char *offline_hex(const void *bytes, char *out) {

@@ -11,6 +11,8 @@
 #include "tools/tally_copy.h"
 #include "tools/tally_offline.h"
 #include "tools/tally_until.h"
+#include "wal/checkpoint_inspect.h"
+#include "wal/wal_reader.h"
 
 /** replay: the state of a directory as of a group or a time, verified, in a directory of its own, or under another number of
  *  partitions. */
@@ -100,6 +102,27 @@ static int check_reached(const struct replay *replay, const struct wal_position 
     return CLI_USAGE;
 }
 
+/** Whether what is asked for lies before all that the directory still holds, so that nothing is damaged. */
+static bool is_before_held(const struct replay *replay) {
+    const struct wal_identity *identity = &data_dir_settings(replay->from)->identity;
+    struct disk *disk = data_dir_disk(replay->from);
+    seq_t seqs[CHECKPOINT_LIST_MAX], first;
+    uint64_t file;
+    if (replay->until.seq == 0 && replay->until.ns == 0)
+        return false;
+    int count = checkpoint_list(disk, seqs, CHECKPOINT_LIST_MAX);
+    for (int i = 0; i < count; i++) {
+        struct checkpoint_manifest manifest;
+        char ignored[512];
+        if (checkpoint_manifest_read(disk, identity->cell_id, seqs[i], &manifest, ignored,
+                                     sizeof(ignored)) != 0 ||
+            (replay->until.seq ? manifest.seq <= replay->until.seq
+                               : manifest.cell_time <= replay->until.ns))
+            return false;
+    }
+    return wal_log_begin(disk, identity, &file, &first) == 0 && file > 1;
+}
+
 /** Restore the state as of then into an engine. @param disk the source's, or the copy's
  *  @return CLI_DONE, or said why not */
 static int restore_state(struct replay *replay, struct data_dir *dir, struct offline *offline,
@@ -121,7 +144,8 @@ static int restore_state(struct replay *replay, struct data_dir *dir, struct off
         args_complain("the state does not fit into the memory; give more with --memory-mb");
     else if (rc != 0)
         args_complain("%s", error);
-    return offline_exit(rc);
+    return rc == -ENODATA && dir == replay->from && is_before_held(replay) ? CLI_USAGE
+                                                                           : offline_exit(rc);
 }
 
 /** The sum of the digests, which no number of partitions changes. @return CLI_DONE or said why not */

@@ -165,6 +165,36 @@ def damaged_checkpoints():
 
 
 @test
+def checkpoints_that_are_not_ours():
+    """Of another cell, or of a newer format: refused, and it says so; nothing is taken from them."""
+    with World(dice=random.Random(seed())) as world:
+        data, copy = world.tallyd.data, os.path.join(server.scratch(), "copy")
+        world.work(10)
+        checkpoint(data)
+        world.work(10)
+        tally("backup", copy, "--data", data)
+        equal(world.tallyd.stop(), 0, "exit status")
+        ours = os.path.join(server.scratch(), "ours")
+        shutil.copytree(os.path.join(data, "checkpoint"), ours)
+        newest = kept(data)[-1]
+
+        def refused(word):
+            world.tallyd.start(ready=False)
+            equal(world.tallyd.wait(60), 3, f"exit status ({world.tallyd.said()[-800:]})")
+            last = world.tallyd.said().strip().splitlines()[-1]
+            assert word in last and newest.name in last, f"the refusal says: {last}"
+            assert word in tally("checkpoint", "verify", "--data", data, status=DAMAGED)
+
+        for suffix in (".manifest", ".data"):
+            shutil.copy(pathlib.Path(copy, "checkpoint", newest.stem + suffix), newest.with_suffix(suffix))
+        refused("another cell")
+        shutil.rmtree(os.path.join(data, "checkpoint"))
+        shutil.copytree(ours, os.path.join(data, "checkpoint"))
+        world.tallyd.start()
+        world.work(3)
+
+
+@test
 def no_room_for_a_checkpoint():
     """It is given up with a reason; the log goes on, and so does everybody."""
     small = os.path.join(server.scratch(), "small")

@@ -16,6 +16,7 @@ import netns  # noqa: E402
 import server  # noqa: E402
 from check import QUICK, equal, main, seed, test  # noqa: E402
 from elsewhere import Elsewhere  # noqa: E402
+from matchday import Matchday  # noqa: E402
 from world import ACCOUNTS, CODE, LEDGER, World  # noqa: E402
 
 TALLY = server.program("tally")
@@ -163,6 +164,34 @@ def refusals():
             assert word in said and said.count("\n") == 1, f"replay {flags} says: {said}"
             assert not os.path.exists(new), f"replay {flags} made its directory"
         assert "superblock" in tally("replay", "--data", os.path.dirname(new), status=USAGE)
+
+
+@test
+def a_log_whose_first_file_has_gone():
+    """What reaches back to the oldest checkpoint is there; what lies before is refused by its range; a backup begins later, too."""
+    tallyd = server.Tallyd(memory_mb=512).format(file_mb=16).start()
+    day = Matchday(tallyd.cable, "--wallets", 20000, "--rate", 0)
+    day.finish()
+    held = [int(json.loads(tally("--json", "checkpoint", "--data", tallyd.data))["seq"]) for _ in range(2)]
+    equal(tallyd.stop(), 0, "exit status")
+    os.unlink(os.path.join(tallyd.data, "wal", f"{1:020}.log"))
+    for until in ("5", f"@{time.time() - 3600:.0f}"):
+        said = tally("replay", "--data", tallyd.data, "--until", until, status=USAGE)
+        assert "not held any more" in said and f"group {held[0]}" in said, f"replay before what is held says: {said}"
+    equal(int(replay(tallyd.data, "--until", str(held[0]))["last_seq"]), held[0], "last group at the oldest checkpoint")
+    whole = replay(tallyd.data)
+    copy = os.path.join(server.scratch(), "copy")
+    tally("backup", copy, "--data", tallyd.data)
+    assert not os.path.exists(os.path.join(copy, "wal", f"{1:020}.log")), "the backup holds a file that was not there"
+    then, _ = into(tallyd.data, "--partitions", 5)
+    for path in (tallyd.data, copy, then):
+        verified = json.loads(tally("--json", "wal", "verify", path).splitlines()[-1])
+        equal((verified["verdict"], verified["state_digest"]), ("good", whole["state_digest"]), f"verified {path}")
+        assert int(verified["first_seq"]) > 1, "the log begins with group 1"
+    with Elsewhere(copy, memory_mb=512):
+        pass
+    tallyd.start()
+    equal(tallyd.stop(), 0, "exit status")
 
 
 @test

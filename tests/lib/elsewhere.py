@@ -12,7 +12,7 @@ import tally_client
 
 class Elsewhere:
     def __init__(self, data, number=1, **tallyd):
-        self.tallyd = server.Tallyd(data=data, cable=netns.Cable(number), **tallyd)
+        self.tallyd = server.Tallyd(data=data, cable=netns.Cable(number), **{"memory_mb": 64, **tallyd})
 
     def __enter__(self):
         self.tallyd.start()
