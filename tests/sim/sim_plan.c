@@ -46,6 +46,7 @@ static void draw_node(struct sim_node_plan *node, struct sim_random *random) {
     node->ring_delayed_ppm = rate(random, 40, 500, 50000);
     node->ring_delayed_ns = sim_spread(random, 100 * US, 50 * MS);
     node->checkpoints = percent(random, 75);
+    node->checkpoint_slice = percent(random, 60) ? (unsigned)sim_spread(random, 1, 64) : 0;
     node->checkpoint_log_bytes =
         percent(random, 60) ? node->file_bytes * sim_between(random, 1, 8) / 2 : 0;
     node->checkpoint_interval_ns = percent(random, 50) ? sim_spread(random, 200 * MS, 20 * S) : 0;

@@ -30,6 +30,7 @@ struct sim_node_plan {
     uint32_t ring_delayed_ppm;
     uint64_t ring_delayed_ns; /**< at most */
     bool checkpoints;
+    unsigned checkpoint_slice; /**< records of its walk in one turn; 0: as many as usual */
     uint64_t checkpoint_log_bytes, checkpoint_interval_ns, log_bytes_max; /**< 0: never, no limit */
     uint64_t start_ns; /**< from the end of one life to the next, at most */
 };

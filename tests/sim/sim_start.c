@@ -35,6 +35,7 @@ static void open_engine(struct sim_node *node) {
         .horizon_back_ms = plan->horizon_back_ms,
         .horizon_slack_ms = plan->horizon_slack_ms,
         .checkpoint_chunks = plan->checkpoints ? 32 : 0,
+        .checkpoint_slice = plan->checkpoint_slice,
         .board = node->board,
         .lanes = node->lanes,
     };
