@@ -5,12 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "wal/wal_format.h"
 
 #define HORIZON_BACK_MS 3600000u
 #define HORIZON_SLACK_MS 60000u
+#define HOLD_PAUSE_NS (100 * NS_PER_MS)
 #define DIRECTORY_DEFAULT "/var/lib/tally"
 
 int offline_open(const struct wal_identity *identity, unsigned partitions, uint64_t memory_mb,
@@ -106,8 +108,12 @@ int offline_hold(const char *data, uint64_t timeout_ms, struct control_client **
         return found == CONTROL_NOBODY ? CLI_DONE : CLI_USAGE;
     struct json_object *answer = control_client_ask(*client, CONTROL_HOLD);
     json_object_put(answer);
-    if (answer != NULL)
+    if (answer != NULL) {
+        /* a removal that had just begun may still end */
+        const struct timespec pause = {.tv_nsec = HOLD_PAUSE_NS};
+        nanosleep(&pause, NULL);
         answer = control_client_ask(*client, CONTROL_STATUS);
+    }
     if (answer == NULL)
         return CLI_UNKNOWN;
     *last_seq = control_number(answer, "commit_seq");

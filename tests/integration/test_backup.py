@@ -21,7 +21,7 @@ from elsewhere import Elsewhere  # noqa: E402
 from world import ACCOUNTS, CODE, LEDGER, World  # noqa: E402
 
 TALLY = server.program("tally")
-USAGE, REFUSED_DIRECTORY = 2, 3
+USAGE, REFUSED_DIRECTORY, DAMAGED = 2, 3, 4
 EVERY = list(range(1, ACCOUNTS + 1))
 
 
@@ -143,6 +143,37 @@ def of_a_stopped_tallyd():
                 equal(other.accounts(EVERY), expected, "accounts of a backup's backup")
             world.tallyd.start()
         world.work(5)
+
+
+@test
+def of_a_damaged_directory():
+    """The newest checkpoint damaged: the one before and more of the log, with a warning. The log damaged: no backup."""
+    with World(dice=random.Random(seed())) as world:
+        data, into = world.tallyd.data, os.path.join(server.scratch(), "copy")
+        for _ in range(2):
+            world.work(10)
+            tally("checkpoint", "--data", data)
+        world.work(10)
+        expected = world.state()
+        equal(world.tallyd.stop(), 0, "exit status")
+        newest = sorted(pathlib.Path(data, "checkpoint").glob("*.data"))[-1]
+        good = newest.read_bytes()
+        newest.write_bytes(good[:1000] + b"?" + good[1001:])
+        said = tally("backup", into, "--data", data)
+        assert "warning" in said and newest.name in said, f"a backup with a damaged checkpoint says: {said}"
+        with Elsewhere(into) as other:
+            equal(other.accounts(EVERY), expected, "accounts of the backup")
+        newest.write_bytes(good)
+        log = pathlib.Path(data, "wal", f"{1:020}.log")
+        good = log.read_bytes()
+        log.write_bytes(good[:5000] + bytes([good[5000] ^ 1]) + good[5001:])
+        second = os.path.join(server.scratch(), "copy")
+        said = tally("backup", second, "--data", data, status=DAMAGED)
+        assert str(log) in said and "bytes " in said, f"a backup of a damaged log says: {said}"
+        assert not os.path.exists(second), "it left a directory"
+        log.write_bytes(good)
+        world.tallyd.start()
+        world.work(3)
 
 
 @test
