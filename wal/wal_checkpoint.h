@@ -21,7 +21,7 @@
 #define CHECKPOINTS_MAX 8 /**< that may stand while somebody holds them */
 #define CHECKPOINT_STRAYS_MAX 32
 #define CHECKPOINT_RETRY_NS                                                                        \
-    (1000 * NS_PER_MS) /**< after a failure; doubles with each, up to 256 times */
+    NS_PER_SECOND /**< after a failure; doubles with each, up to 256 times */
 #define CHECKPOINT_SEQS_MAX                                                                        \
     ((seq_t)1 << 29)           /**< groups between two: records know the low 32 bits of theirs */
 #define WAL_ID_AHEAD_MS 60000u /**< an id may be ahead of the cell time of its group by so much */

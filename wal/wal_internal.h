@@ -20,7 +20,7 @@
 #define WAL_FETCH_HEADERS (WAL_INDEX_BYTES / WAL_PAGE_BYTES) /**< groups that start in a window */
 #define WAL_CLOSING_DELAY_NS (1 * NS_PER_MS) /**< an idle log gets its closing group after this */
 #define WAL_CREATE_RETRY_NS                                                                        \
-    (1000 * NS_PER_MS) /**< a log file that could not be made is tried again after this */
+    NS_PER_SECOND /**< a log file that could not be made is tried again after this */
 #define WAL_DRAIN_PATIENCE_NS                                                                      \
     (10 * NS_PER_MS) /**< while draining, a silent lane with nothing open counts as stopped */
 

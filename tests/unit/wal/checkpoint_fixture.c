@@ -56,7 +56,7 @@ int walkers_start(struct walkers *walkers) {
     unsigned kept = 0, count = checkpoints_listed(fixture->disk, seqs);
     memset(fixture->checkpoints, 0, sizeof(fixture->checkpoints));
     for (unsigned i = count > 2 ? count - 2 : 0; i < count; i++) {
-        struct checkpoint_manifest manifest;
+        static _Alignas(WAL_PAGE_BYTES) struct checkpoint_manifest manifest;
         fixture->disk->read(fixture->disk, disk_file(DISK_CHECKPOINT_MANIFEST, seqs[i]), 0,
                             &manifest, sizeof(manifest));
         fixture->checkpoints[kept].seq = seqs[i];
@@ -193,8 +193,8 @@ static bool chunk_right(const struct walkers *walkers, const struct checkpoint_c
 }
 
 bool checkpoint_whole(const struct walkers *walkers, struct disk *disk, seq_t seq) {
-    static struct checkpoint_chunk chunk;
-    struct checkpoint_manifest manifest;
+    static _Alignas(WAL_PAGE_BYTES) struct checkpoint_chunk chunk;
+    static _Alignas(WAL_PAGE_BYTES) struct checkpoint_manifest manifest;
     uint64_t data = disk_file(DISK_CHECKPOINT_DATA, seq), accounts = 0;
     const char *why;
     unsigned seen[FIXTURE_LANES_MAX] = {0}, lcores = 0;

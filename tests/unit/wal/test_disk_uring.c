@@ -9,12 +9,13 @@
 #include <unistd.h>
 
 #include "tests/lib/test.h"
-#include "tests/unit/wal/wal_fixture.h"
+#include "tests/unit/wal/checkpoint_fixture.h"
 #include "wal/disk_uring.h"
 
 /* The production disk, in a temporary directory. Skipped where the file system has no O_DIRECT. */
 
 #define FILE_BYTES (256u << 10)
+#define DAY_NS (86400 * NS_PER_SECOND)
 
 static char directory[] = "test-disk-uring-XXXXXX";
 static char checkpoints[64]; /**< a folder in it */
@@ -242,6 +243,45 @@ static void one_blocking_operation_at_a_time(void) {
     remove_files();
 }
 
+/** Checkpoints beside the log, and files that go, in a directory. */
+static void checkpoints_on_a_real_disk(void) {
+    struct fixture *fixture = fixture_new(2, FILE_BYTES, 6);
+    struct walkers *walkers = walkers_new(fixture, 3);
+    seq_t seqs[16];
+    uint64_t first;
+    fixture->disk = disk;
+    fixture->turns_max = 50000000;
+    CHECK_EQ(walkers_start(walkers), 0);
+    fixture->timestamp[0] = fixture->timestamp[1] = DAY_NS;
+    const struct wal_checkpoints *state = wal_checkpoints(fixture->wal);
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t ticket = wal_checkpoint_want(fixture->wal);
+        for (unsigned turn = 0; turn < 10 || atomic_load(&state->served) < ticket; turn++) {
+            if (turn < 100)
+                fixture_append(fixture, turn % 2, 100);
+            walkers_turn(walkers, 1000);
+            sched_yield();
+        }
+        CHECK_EQ(atomic_load(&state->error), 0);
+        fixture->timestamp[0] += DAY_NS;
+    }
+    while (atomic_load(&state->files_removed) == 0 ||
+           checkpoints_listed(disk, seqs) > CHECKPOINT_KEPT) {
+        fixture_append(fixture, 0, 1);
+        walkers_turn(walkers, 1000);
+        sched_yield();
+    }
+    CHECK_EQ(checkpoints_listed(disk, seqs), 2);
+    CHECK(checkpoint_whole(walkers, disk, seqs[0]) && checkpoint_whole(walkers, disk, seqs[1]));
+    log_files(disk, &first);
+    CHECK(first > 1);
+    CHECK_EQ(fixture_drain(fixture), 0);
+    fixture_stop(fixture);
+    CHECK(checkpoint_whole(walkers, disk, seqs[1]));
+    walkers_free(walkers);
+    remove_files();
+}
+
 static bool touch(const char *folder, const char *name) {
     char path[128];
     snprintf(path, sizeof(path), "%s/%s", folder, name);
@@ -324,7 +364,7 @@ int main(void) {
     if (rc == -EOPNOTSUPP) {
         printf("%s\n", error);
         rmdir(directory);
-        test_skipped = 8;
+        test_skipped = 9;
         return TEST_DONE();
     }
     if (rc != 0) {
@@ -336,6 +376,7 @@ int main(void) {
     TEST_RUN(waits_for_writes_of_a_dead_process);
     TEST_RUN(log_on_a_real_disk);
     TEST_RUN(checkpoint_files);
+    TEST_RUN(checkpoints_on_a_real_disk);
     TEST_RUN(one_blocking_operation_at_a_time);
     TEST_RUN(leftovers_are_removed);
     TEST_RUN(refusals);
