@@ -12,6 +12,7 @@
 
 #define HORIZON_BACK_MS 3600000u
 #define HORIZON_SLACK_MS 60000u
+#define ASK_NS (5 * NS_PER_SECOND)
 #define HOLD_PAUSE_NS (100 * NS_PER_MS)
 #define DIRECTORY_DEFAULT "/var/lib/tally"
 
@@ -72,31 +73,64 @@ uint128_t offline_digest(const struct offline *offline, unsigned partitions, boo
 
 /* --- recovery ------------------------------------------------------------------------------------ */
 
+static uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
+}
+
+void offline_watch_begin(struct offline_watch *watch, const char *what,
+                         struct control_client *client) {
+    *watch = (struct offline_watch){.client = client, .asked_ns = now_ns()};
+    progress_begin(&watch->progress, what);
+}
+
+void offline_watch_show(struct offline_watch *watch, uint64_t done_bytes, uint64_t total_bytes) {
+    progress_show(&watch->progress, done_bytes, total_bytes);
+    uint64_t now = now_ns();
+    if (watch->client == NULL || watch->lost || now - watch->asked_ns < ASK_NS)
+        return;
+    watch->asked_ns = now;
+    struct json_object *answer = control_client_ask(watch->client, CONTROL_STATUS);
+    watch->lost = answer == NULL;
+    json_object_put(answer);
+}
+
 static void show_progress(void *context, const struct recovery_progress *now) {
-    struct progress *progress = context;
-    progress->what = now->phase;
-    progress_show(progress, now->done_bytes, now->total_bytes);
+    struct offline_watch *watch = context;
+    watch->progress.what = now->phase;
+    offline_watch_show(watch, now->done_bytes, now->total_bytes);
 }
 
 static void show_warning(void *context, const char *line) {
-    progress_end(context);
+    struct offline_watch *watch = context;
+    progress_end(&watch->progress);
     args_complain("warning: %s", line);
 }
 
-struct recovery_config offline_recovery(struct disk *disk, const struct wal_identity *identity,
-                                        uint64_t workers, struct progress *progress) {
+int offline_recover(const struct offline *offline, struct data_dir *dir,
+                    struct control_client *client, const struct recovery_config *limits,
+                    struct wal_position *position, struct recovery_report *report, char *error,
+                    size_t error_bytes) {
+    struct offline_watch watch;
+    struct recovery_config config = *limits;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint64_t wanted = workers ? workers : cores > 0 ? (uint64_t)cores : 1;
-    return (struct recovery_config){
-        .disk = disk,
-        .identity = identity,
-        .workers = (unsigned)(wanted > LCORES_MAX ? LCORES_MAX : wanted),
-        .threads = true,
-        .read_only = true,
-        .progress = show_progress,
-        .warning = show_warning,
-        .context = progress,
-    };
+    if (config.workers == 0)
+        config.workers = cores < 1 ? 1 : cores > LCORES_MAX ? LCORES_MAX : (unsigned)cores;
+    config.disk = data_dir_disk(dir);
+    config.identity = &data_dir_settings(dir)->identity;
+    config.threads = true;
+    config.read_only = true;
+    config.progress = show_progress;
+    config.warning = show_warning;
+    config.context = &watch;
+    error[0] = '\0';
+    offline_watch_begin(&watch, "recovery", client);
+    int rc = recovery_run(&config, offline->engine, position, report, error, error_bytes);
+    progress_end(&watch.progress);
+    if (rc == 0 && watch.lost)
+        wal_position_release(position);
+    return rc == 0 && watch.lost ? -ECONNRESET : rc;
 }
 
 int offline_hold(const char *data, uint64_t timeout_ms, struct control_client **client,

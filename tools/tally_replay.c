@@ -127,19 +127,18 @@ static bool is_before_held(const struct replay *replay) {
  *  @return CLI_DONE, or said why not */
 static int restore_state(struct replay *replay, struct data_dir *dir, struct offline *offline,
                          struct wal_position *position, struct recovery_report *report) {
-    struct progress progress;
-    char error[1024] = "";
-    progress_begin(&progress, "recovery");
-    struct recovery_config config = offline_recovery(
-        data_dir_disk(dir), &data_dir_settings(dir)->identity, replay->workers, &progress);
+    struct recovery_config limits = {.workers = (unsigned)replay->workers};
+    char error[1024];
     if (dir == replay->from) {
-        config.until_seq = replay->last_seq;
+        limits.until_seq = replay->last_seq;
         if (replay->until.seq && (!replay->last_seq || replay->until.seq < replay->last_seq))
-            config.until_seq = replay->until.seq;
-        config.until_ns = replay->until.ns;
+            limits.until_seq = replay->until.seq;
+        limits.until_ns = replay->until.ns;
     }
-    int rc = recovery_run(&config, offline->engine, position, report, error, sizeof(error));
-    progress_end(&progress);
+    int rc = offline_recover(offline, dir, dir == replay->from ? replay->client : NULL, &limits,
+                             position, report, error, sizeof(error));
+    if (rc == -ECONNRESET)
+        return CLI_UNKNOWN;
     if (rc == -ENOMEM)
         args_complain("the state does not fit into the memory; give more with --memory-mb");
     else if (rc != 0)

@@ -8,6 +8,7 @@
 #include "tools/tally_offline.h"
 #include "wal/data_dir.h"
 #include "wal/wal_inspect.h"
+#include "wal/wal_reader.h"
 
 /** wal verify: every byte of a log, and that the state which checkpoint and log amount to is the one whose digests they carry. */
 
@@ -23,6 +24,8 @@ struct verify {
     uint128_t digest;
     struct engine_totals totals;
     struct recovery_report report;
+    struct offline_watch watch;
+    uint64_t seen_bytes, total_bytes;
 };
 
 static const char *base_of(const char *path) {
@@ -30,8 +33,16 @@ static const char *base_of(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+static int show_group(void *context, const struct wal_inspect_group *group) {
+    struct verify *verify = context;
+    verify->seen_bytes += group->bytes;
+    offline_watch_show(&verify->watch, verify->seen_bytes, verify->total_bytes);
+    return verify->watch.lost ? -ECONNRESET : 0;
+}
+
 static int show_damage(void *context, const struct wal_damage *damage) {
     struct verify *verify = context;
+    progress_end(&verify->watch.progress);
     verify->damages += !damage->torn;
     if (verify->cli->json) {
         struct json_object *object = output_object();
@@ -119,25 +130,23 @@ static int show_bad_state(struct verify *verify, const char *error) {
 static int verify_state(struct verify *verify, uint64_t memory_mb, uint64_t workers) {
     const struct wal_identity *identity = &data_dir_settings(verify->dir)->identity;
     struct wal_position position;
-    struct progress progress;
+    const struct recovery_config limits = {.workers = (unsigned)workers,
+                                           .until_seq = verify->last_seq};
     struct offline offline;
-    char error[1024] = "";
+    char error[1024];
     bool agrees = true;
     if (offline_open(identity, identity->partitions, memory_mb, 0, &offline) != CLI_DONE)
         return CLI_USAGE;
-    progress_begin(&progress, "state");
-    struct recovery_config config =
-        offline_recovery(data_dir_disk(verify->dir), identity, workers, &progress);
-    config.until_seq = verify->last_seq;
-    int rc =
-        recovery_run(&config, offline.engine, &position, &verify->report, error, sizeof(error));
-    progress_end(&progress);
+    int rc = offline_recover(&offline, verify->dir, verify->client, &limits, &position,
+                             &verify->report, error, sizeof(error));
     if (rc == 0) {
         wal_position_release(&position);
         verify->digest = offline_digest(&offline, identity->partitions, &agrees);
         engine_totals(offline.engine, &verify->totals);
     }
     offline_close(&offline);
+    if (rc == -ECONNRESET)
+        return CLI_UNKNOWN;
     if (rc == -ENOMEM) {
         args_complain("the state does not fit into the memory; give more with --memory-mb, or "
                       "verify with --log-only");
@@ -157,15 +166,23 @@ static int verify_state(struct verify *verify, uint64_t memory_mb, uint64_t work
 /* --- the log ------------------------------------------------------------------------------------- */
 
 static int verify_log(struct verify *verify) {
-    static const struct wal_inspect_visitor visitor = {.damage = show_damage};
+    static const struct wal_inspect_visitor visitor = {.group = show_group, .damage = show_damage};
+    struct disk *disk = data_dir_disk(verify->dir);
     char error[512] = "";
+    uint64_t file;
+    seq_t seq;
+    if (wal_log_begin(disk, &data_dir_settings(verify->dir)->identity, &file, &seq) == 0)
+        for (int64_t size; (size = disk->size(disk, file)) > 0; file++)
+            verify->total_bytes += (uint64_t)size;
+    offline_watch_begin(&verify->watch, "log", verify->client);
     int rc = wal_inspect(data_dir_disk(verify->dir), &data_dir_settings(verify->dir)->identity,
                          &visitor, verify, &verify->summary, error, sizeof(error));
+    progress_end(&verify->watch.progress);
+    if (rc == -ECONNRESET)
+        return CLI_UNKNOWN;
     if (rc != 0 && !verify->damages && *error)
         args_complain("%s", error);
-    return rc == 0 ? (verify->damages ? CLI_DAMAGED : CLI_DONE)
-           : rc == -EBADMSG || rc == -ENODATA || rc == -EPERM ? CLI_DAMAGED
-                                                              : CLI_USAGE;
+    return rc == 0 && verify->damages ? CLI_DAMAGED : offline_exit(rc);
 }
 
 static int open_directory(struct verify *verify) {
@@ -225,7 +242,7 @@ int tally_wal_verify(struct cli *cli, int argc, char **argv) {
         exit_status = verify_log(&verify);
         if (exit_status == CLI_DONE && !log_only)
             exit_status = verify_state(&verify, memory_mb, workers);
-        if (exit_status != CLI_USAGE)
+        if (exit_status == CLI_DONE || exit_status == CLI_DAMAGED)
             show_verified(&verify, exit_status);
         data_dir_close(verify.dir);
     }
