@@ -5,6 +5,7 @@
 #include "tests/lib/test.h"
 #include "tests/unit/wal/wal_fixture.h"
 #include "wal/wal_copy.h"
+#include "wal/wal_inspect.h"
 #include "wal/wal_reader.h"
 
 /** A log copied for another cell: same groups, new chain, and a refusal for whatever is not whole. */
@@ -150,6 +151,13 @@ static void test_ranges(void) {
     CHECK_EQ(wal_header_check(new_first, to_identity.cell_id), WAL_PAGE_GOOD);
     CHECK(disk_memory_bytes(config.to, position.file_number + 1, &bytes) != NULL);
     CHECK(disk_memory_bytes(config.to, 2, &bytes) == NULL);
+    struct wal_inspect_summary summary;
+    CHECK_EQ(wal_inspect(config.to, &to_identity, NULL, NULL, &summary, error, sizeof(error)), 0);
+    CHECK_EQ(summary.first_seq, first->chained.seq);
+    CHECK_EQ(summary.last_seq, position.seq);
+    CHECK_EQ(summary.files, position.file_number + 1 - 2);
+    CHECK_EQ(summary.end_file, position.file_number);
+    CHECK_EQ(summary.end_offset, position.file_offset);
     wal_position_release(&position);
     disk_memory_close(config.to);
 
