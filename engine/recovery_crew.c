@@ -33,7 +33,7 @@ static int work_chunk(struct restore *restore, unsigned worker,
     const struct checkpoint_chunk_header *header = &chunk->header;
     restore_worker(restore, worker)->group =
         (struct restore_place){header->number + 1, disk_file(DISK_CHECKPOINT_DATA, header->seq),
-                               header->number * CHECKPOINT_CHUNK_BYTES, CHECKPOINT_CHUNK_BYTES};
+                               header->number * CHECKPOINT_CHUNK_BYTES, CHECKPOINT_CHUNK_BYTES, 0};
     return restore_chunk(restore, worker, chunk);
 }
 

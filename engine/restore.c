@@ -75,7 +75,9 @@ const struct restore_worker *restore_failed(const struct restore *restore) {
     const struct restore_worker *first = NULL;
     for (unsigned i = 0; i < restore->workers; i++) {
         const struct restore_worker *worker = &restore->worker[i];
-        if (worker->rc && (!first || worker->failed.seq < first->failed.seq))
+        if (worker->rc && (!first || worker->failed.seq < first->failed.seq ||
+                           (worker->failed.seq == first->failed.seq &&
+                            worker->failed.record < first->failed.record)))
             first = worker;
     }
     return first;

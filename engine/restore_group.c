@@ -346,8 +346,10 @@ static void forget(struct restore_worker *worker, uint64_t horizon_ms) {
 
 static int group_end(struct restore_worker *worker, const struct wal_chained_header *chained) {
     int rc = 0;
+    worker->group.record = UINT64_MAX - 1;
     if (worker->stubs)
         return contradiction(worker, "names an account that it never creates");
+    worker->group.record = UINT64_MAX;
     if (chained->cell_time > worker->cell_time)
         worker->cell_time = chained->cell_time;
     if (chained->horizon_ms > worker->horizon_ms)
@@ -405,12 +407,14 @@ static int restore_segment(struct restore_worker *worker, const struct wal_group
         rc = restore_plain_flush(worker);
         if (rc)
             break;
+        worker->group.record = place;
         size_t length = wal_record_length(record, entry->length - at);
         if (length == 0)
             return contradiction(worker, "holds a record that is none");
         rc = restore_record(worker, record, length, place);
         at += (uint32_t)length;
     }
+    worker->group.record = UINT64_MAX;
     if (!rc && records != entry->records)
         rc = contradiction(worker, "does not hold as many records as its header says");
     return rc;
@@ -422,7 +426,7 @@ int restore_group(struct restore *restore, unsigned index, const struct wal_grou
     if (worker->rc)
         return worker->rc;
     worker->group =
-        (struct restore_place){chained->seq, group->file, group->file_offset, group->bytes};
+        (struct restore_place){chained->seq, group->file, group->file_offset, group->bytes, 0};
     int rc = 0;
     for (uint32_t lcore = 0; lcore < chained->segment_count && !rc; lcore++)
         rc = restore_segment(worker, group, lcore);

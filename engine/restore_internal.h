@@ -43,6 +43,7 @@ struct restore_burst;      /* restore_plain.c */
 struct restore_place {
     uint64_t seq; /**< of the group, or number of the chunk plus one; 0: no place */
     uint64_t file, file_offset, bytes; /**< disk_file() */
+    wal_place_t record;                /**< within the group; all ones: its end */
 };
 
 /** Records of a group that are looked at when it ends. They stay where they are in the log. */

@@ -200,6 +200,7 @@ static __attribute__((noinline)) int apply_id_slow(struct restore_worker *worker
     const struct wal_record_transfer *record = burst->records[id->number];
     unsigned home =
         hash_partition_by((uint64_t)record->id & 0xffff, burst->partitions, burst->magic);
+    worker->group.record = burst->places[id->number];
     if (id_find(id->ids, record->id, id->hint.hash))
         return restore_fail(worker, -EBADMSG,
                             "group %llu creates a transfer whose id was used before",
