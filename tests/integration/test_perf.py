@@ -44,8 +44,21 @@ def checkpoints_while_requests_come():
 
 
 @test
+def recovery_from_memory():
+    lines = [measured("recovery", "--accounts", 20000, "--transfers", 50000, "--rounds", 2, "--workers", workers)
+             for workers in (1, 2, 1)]
+    for line in lines:
+        equal((line["benchmark"], line["errors"], line["accounts"], line["transfers"]), ("recovery", 0, 20000, 50000),
+              "benchmark, errors, accounts and transfers")
+        assert line["figure"] > 0 and line["checkpoint_figure"] > 0, line
+        assert abs(line["ratio"] - line["figure"] / line["roofline"]) < 0.01, line
+        assert abs(line["checkpoint_ratio"] - line["checkpoint_figure"] / line["checkpoint_roofline"]) < 0.01, line
+    equal(len({line["checksum"] for line in lines}), 1, "checksums of the same work")
+
+
+@test
 def flags_that_are_wrong():
-    for arguments in ([], ["nonsense"], ["engine", "--speed"]):
+    for arguments in ([], ["nonsense"], ["engine", "--speed"], ["recovery", "--accounts"], ["recovery", "--rounds", "x"]):
         status, _, error = server.call(DOOR, *arguments)
         equal(status, 2, f"status of perf/run {arguments} ({error})")
 
