@@ -12,8 +12,9 @@ static bool possible(const struct asked *asked, const struct log_group *group, u
     if (session->term != group->term || (session->dead && group->seq > session->dead_seq) ||
         (session->superseded && decided > session->superseded_at))
         return false;
-    if (request->malformed || decided <= request->floor ||
-        position_make(group->seq, decided) <= request->floor_at)
+    const bool alone = group->lcores == 1;
+    if (request->malformed || decided <= (alone ? request->floor_alone : request->floor) ||
+        position_make(group->seq, decided) <= (alone ? request->floor_alone_at : request->floor_at))
         return false;
     return !request->answered || request->code == REQUEST_CODE_ok ||
            request->code == REQUEST_CODE_unknown_outcome;

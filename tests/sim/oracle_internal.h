@@ -130,7 +130,6 @@ struct net_session {
     uint8_t instance[16];
     uint64_t nonce;
     uint16_t payload_max;
-    unsigned lcores;
     struct oracle_map requests; /**< by number */
     uint64_t counter;           /**< last one that the node used */
     uint64_t credit;            /**< highest that the node granted */
@@ -168,8 +167,9 @@ struct net_request {
     bool malformed;
     struct asked *events; /**< creates */
     uint128_t *ids;       /**< lookups */
-    uint64_t floor;       /**< everything here is decided at a later time than this */
-    position_t floor_at;  /**< ... and behind this */
+    /* Everything here is decided at a later time than the first, and stands behind the second: on one lcore, and on several. */
+    uint64_t floor_alone, floor;
+    position_t floor_alone_at, floor_at;
     /* the answer */
     bool answered;
     uint8_t code;
@@ -318,6 +318,8 @@ struct moment {
 #define MOMENTS_MAX 8
 /** @return how many there are, earliest first; at least one */
 unsigned log_moments(const struct oracle *oracle, uint64_t decided, struct moment *moments);
+/** How many lcores decide in this term; 0: the log does not say yet. */
+unsigned log_lcores(const struct oracle *oracle, term_t term);
 /** From one timestamp of an lcore to its next, where so many share them. */
 uint64_t timestamp_step(unsigned lcores);
 /** The group that ends at or behind this time; NULL: not in the log yet. */

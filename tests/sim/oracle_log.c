@@ -453,6 +453,12 @@ const struct log_group *log_group_at(const struct oracle *oracle, uint64_t decid
     return low < oracle->group_count ? &oracle->groups[low] : NULL;
 }
 
+unsigned log_lcores(const struct oracle *oracle, term_t term) {
+    const struct log_group *last =
+        oracle->group_count ? &oracle->groups[oracle->group_count - 1] : NULL;
+    return last && last->term == term ? last->lcores : 0;
+}
+
 uint64_t timestamp_step(unsigned lcores) {
     uint64_t step = 1;
     while (step < lcores)

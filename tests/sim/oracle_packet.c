@@ -128,8 +128,10 @@ static void request_in(struct oracle *oracle, const uint8_t *payload, size_t byt
         .operation = inner[16],
         .format = inner[17],
         .event_count = u16_at(inner, 18),
-        .floor = session->lcores == 1 ? oracle->shown_volatile : oracle->shown_durable,
-        .floor_at = session->lcores == 1 ? oracle->shown_newest_at : oracle->shown_durable_at,
+        .floor_alone = oracle->shown_volatile,
+        .floor_alone_at = oracle->shown_newest_at,
+        .floor = oracle->shown_durable,
+        .floor_at = oracle->shown_durable_at,
     };
     oracle_map_put(oracle, &session->requests, number, request);
     oracle->counts.requests++;
@@ -215,7 +217,6 @@ static bool welcome_out(struct oracle *oracle, const uint8_t *payload, size_t by
         .counter = u64_at(payload, 16),
         .credit = u64_at(inner, 48),
         .payload_max = u16_at(inner, 60),
-        .lcores = inner[65],
         .next = oracle->all_sessions,
     };
     memcpy(session->instance, hello->instance, 16);

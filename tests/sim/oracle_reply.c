@@ -348,7 +348,8 @@ static bool check_single(struct walk *walk, struct asked *asked) {
  *  @param seq the group that holds the chain; 0: none does */
 static bool chain_times(struct walk *walk, struct asked *first, size_t count, uint64_t *times,
                         seq_t *seq) {
-    uint64_t step = timestamp_step(walk->request->session->lcores);
+    unsigned lcores = log_lcores(walk->oracle, walk->request->session->term);
+    uint64_t step = lcores ? timestamp_step(lcores) : 0;
     size_t known = count;
     *seq = 0;
     for (size_t i = 0; i < count; i++) {
@@ -364,6 +365,8 @@ static bool chain_times(struct walk *walk, struct asked *first, size_t count, ui
         }
         if (times[i] && known == count)
             known = i;
+        else if (times[i] && !step) /* all steps must be the first one then */
+            step = (times[i] - times[known]) / (i - known);
     }
     for (size_t i = 0; i < count && known < count; i++) {
         uint64_t due = times[known] + i * step - known * step;
@@ -549,11 +552,12 @@ bool reply_check(struct oracle *oracle, struct net_request *request) {
         }
         return true;
     }
+    bool alone = log_lcores(oracle, request->session->term) == 1;
     struct walk walk = {.oracle = oracle,
                         .request = request,
-                        .after = request->floor,
-                        .after_at = request->floor_at,
-                        .alone = request->session->lcores == 1};
+                        .after = alone ? request->floor_alone : request->floor,
+                        .after_at = alone ? request->floor_alone_at : request->floor_at,
+                        .alone = alone};
     if (request->stale_ok)
         walk.after = walk.after_at = 0;
     if (!(creates ? check_creates(&walk) : lookups_check(&walk)))

@@ -140,8 +140,10 @@ void sim_node_open(struct sim_node *node, struct sim *sim, const struct sim_plan
         .horizon_min_ms = plan->node.horizon_minimum_ms,
         .horizon_rises = /* where the log's room is limited, too: by a budget, or by the disk */
         plan->node.memory_short ||
-        (plan->node.checkpoints && (plan->node.log_bytes_max != 0 ||
-                                    plan->disk.disk_full_ppm + plan->disk.create_failed_ppm != 0)),
+        (plan->node.checkpoints &&
+         (plan->node.log_bytes_max != 0 ||
+          plan->disk.disk_full_ppm + plan->disk.create_failed_ppm + plan->disk.capacity_bytes !=
+              0)),
         .memory_short = plan->node.memory_short};
     struct oracle_config with_cell = config;
     memcpy(with_cell.cell_id, node->identity.cell_id, sizeof(with_cell.cell_id));
