@@ -20,6 +20,7 @@ from matchday import Matchday  # noqa: E402
 
 KILLS = 3 if QUICK else 6
 FILE_MB = 16
+CHECKPOINTS = ["--checkpoint-s", 1, "--checkpoint-mb", 4]  # so that one is nearly always under way
 REFUSED_START = (1, 3)  # a failure, or a directory that is refused; never 4, for nothing is damaged
 DICE = random.Random(seed())
 
@@ -27,12 +28,12 @@ DICE = random.Random(seed())
 class Ledger:
     """A file system, a tallyd on it, and a day."""
 
-    def __init__(self, kind, *day):
+    def __init__(self, kind, *day, flags=CHECKPOINTS):
         reason = filesystems.lacking(kind)
         if reason:
             skip(reason)
         self.disk = FileSystem(kind)
-        self.tallyd = server.Tallyd(data=f"{self.disk.path}/data", memory_mb=256)
+        self.tallyd = server.Tallyd(data=f"{self.disk.path}/data", memory_mb=256, flags=flags)
         self.tallyd.log = os.path.join(server.scratch(), "tallyd.log")  # not on the disk that breaks
         self.tallyd.format(file_mb=FILE_MB).start()
         self.day = Matchday(self.tallyd.cable, "--stall-s", 120, "--seed", DICE.randrange(1, 1 << 30), *day)
@@ -55,12 +56,15 @@ class Ledger:
     def proves(self):
         """Whole again, it has all that was acknowledged, and goes on from there."""
         self.tallyd.start()
-        print(self.day.finish().strip().splitlines()[-1])
+        loaded = [line for line in self.tallyd.said().splitlines() if "loaded the checkpoint" in line]
+        print(self.day.finish().strip().splitlines()[-1], "; ".join(loaded))
         equal(self.tallyd.stop(), 0, "exit status")
         self.disk.again()
-        status, output, error = server.call(server.program("tally"), "wal", "verify", self.tallyd.data, timeout_s=300)
-        equal(status, 0, f"status of tally wal verify ({output}{error})")
+        for what in (["wal", "verify", self.tallyd.data], ["checkpoint", "verify", "--data", self.tallyd.data]):
+            status, output, error = server.call(server.program("tally"), *what, timeout_s=300)
+            equal(status, 0, f"status of tally {' '.join(what[:2])} ({output}{error})")
         self.disk.unmount()
+        return bool(loaded)
 
 
 def kill_again_and_again(kind):
@@ -76,13 +80,16 @@ def kill_again_and_again(kind):
             ledger.tallyd.kill()
         assert ledger.day.running(), f"the day was over too early:\n{ledger.day.said()}"
         ledger.tallyd.start()
-    time.sleep(DICE.uniform(0.05, 0.5))
+    status, _, error = server.call(server.program("tally"), "checkpoint", "--data", ledger.tallyd.data, timeout_s=120)
+    equal(status, 0, f"status of tally checkpoint ({error})")
+    time.sleep(DICE.uniform(0, 0.5))
     ledger.tallyd.kill()
-    ledger.proves()
+    assert ledger.proves(), "it never recovered from a checkpoint"
 
 
 def fill_up(kind):
-    ledger = Ledger(kind, "--wallets", 40000, "--rate", 0)
+    # without checkpoints, for an old one that goes makes room again
+    ledger = Ledger(kind, "--wallets", 40000, "--rate", 0, flags=["--checkpoint-memory-mb", 0])
     ledger.disk.fill(leave_mb=DICE.randint(0, FILE_MB - 4))
     ledger.stops("No space left on device")
     ledger.refuses()

@@ -16,8 +16,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import server  # noqa: E402
-from check import equal, main, seed, test  # noqa: E402
-from faults import calls, judge, run  # noqa: E402
+from check import equal, eventually, main, seed, test  # noqa: E402
+from faults import SHIM, by_function, calls, judge, run  # noqa: E402
 
 TALLY, TALLYD = server.program("tally"), server.program("tallyd")
 SHELL = ("--partitions", "4", "--id-time", "off", "--memory", "16M")
@@ -164,6 +164,72 @@ def recovery_of_a_torn_tail():
 def verification():
     template = Template()
     sweep("tally wal verify", template.copy, lambda data: [TALLY, "wal", "verify", data], before=FIRST)
+
+
+class Served:
+    """tallyd on a directory, told to take a checkpoint and then to end; no network, for its port leads nowhere."""
+
+    def __init__(self, data, **fault):
+        self.data, base = data, server.scratch()
+        self.said, self.noted = f"{base}/said", f"{base}/noted"
+        command = [TALLYD, "run", "--data", data, "--address", "10.77.0.2", "--port", "net_ring0", "--memory-mb", "32",
+                   "--checkpoint-s", "0", "--accept-clock", "--", "--no-huge", "-m", "256", "--no-pci", f"--file-prefix={os.path.basename(base)}",
+                   "--vdev=net_ring0", "-l", "0"]
+        environment = {**os.environ, "LD_PRELOAD": str(SHIM), "FAULT_LOG": self.noted, "FAULT_GATE": "superblock",
+                       **{f"FAULT_{name.upper()}": str(value) for name, value in fault.items()}}
+        with open(self.said, "wb") as out:
+            self.process = server.spawn(command, stdout=out, stderr=out, env=environment)
+
+    def output(self):
+        return pathlib.Path(self.said).read_text(errors="replace")
+
+    def ends(self):
+        """@return exit status; what it wrote, from the line on where it said that it prepares its memory"""
+        try:
+            eventually(lambda: server.READY in self.output() or self.process.poll() is not None, 60, "tallyd neither serves nor ends")
+            if self.process.poll() is None:
+                server.call(TALLY, "checkpoint", "--data", self.data)
+            if self.process.poll() is None:
+                self.process.terminate()
+            return self.process.wait(60), self.output()
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+    def notes(self):
+        return pathlib.Path(self.noted).read_text().splitlines() if os.path.exists(self.noted) else []
+
+
+@test
+def serving_and_a_checkpoint():
+    """The same for tallyd, from its start behind DPDK's to its end, with a checkpoint in between."""
+    kept = server.scratch_count()
+    template = Template()
+    counted = Served(template.copy(), trace=1)
+    status, output = counted.ends()
+    equal(status, 0, f"status of tallyd without a fault ({output[-1000:]})")
+    of_name = by_function(counted.notes())
+    numbers = chosen(of_name)
+    if FAULTS == "1":
+        numbers = sorted(DICE.sample(numbers, 10))
+    ended = 0
+    for number in numbers:
+        data = template.copy()
+        fault = {"at": number, **DICE.choice(({}, {"keep": 1}, {"short": 1}))}
+        served = Served(data, **fault)
+        try:
+            status, output = served.ends()
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"tallyd, {fault}: hangs: {served.notes()} {served.output()[-1000:]}") from None
+        what = f"tallyd, {fault} {[line for line in served.notes() if line.startswith('failed ')]}"
+        assert status >= 0, f"{what}: killed by signal {-status}: {output[-1500:]}"
+        last = output.strip().splitlines()[-1]
+        assert last.startswith("tallyd: "), f"{what}: status {status}, and in the end it said {last}"
+        check_directory(what, data, set(FIRST), requests(FIRST), False)
+        ended += status != 0
+        server.forget_scratch(kept + 1)
+    print(f"tallyd with a checkpoint: {sum(map(len, of_name.values()))} calls of {len(of_name)} functions; {len(numbers)} faults, "
+          f"{ended} ended it")
 
 
 if __name__ == "__main__":

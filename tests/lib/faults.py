@@ -37,10 +37,8 @@ def judge(what, status, error):
         assert len(lines) <= 3, f"{what}: more than a line: {lines}"
 
 
-def calls(command, data=b""):
-    """The calls that it makes, by function: {name: [numbers]}"""
-    status, _, error, noted = run(command, data, trace=1)
-    assert status == 0, f"{command} without a fault: {status}: {error}"
+def by_function(noted):
+    """Calls of which a shim with `trace` told: {name: [numbers]}"""
     of_name = {}
     for line in noted:
         word, name, *number = line.split()
@@ -48,3 +46,10 @@ def calls(command, data=b""):
             of_name.setdefault(name, []).append(int(number[0]))
     assert of_name, "the shim counted nothing"
     return of_name
+
+
+def calls(command, data=b""):
+    """The calls that a command makes when none fails."""
+    status, _, error, noted = run(command, data, trace=1)
+    assert status == 0, f"{command} without a fault: {status}: {error}"
+    return by_function(noted)

@@ -184,7 +184,8 @@ def check_licence():
             head = file.readline() + file.readline()
         good = "SPDX-License-Identifier: Apache-2.0" in head
         return good, "" if good else f"{name}: no SPDX-License-Identifier: Apache-2.0 in its first two lines\n"
-    return each_file(sources("*.c", "*.h", "*.py", "*.sh", "*meson.build", "tests/run", "tests/check_packages", ".ci/run",
+    return each_file(sources("*.c", "*.h", "*.py", "*.sh", "*meson.build", "tests/run", "tests/check_packages", "tests/fuzz/run",
+                             "tests/integration/crash", "tests/integration/powercut/init", ".ci/run",
                              "quickstart", "perf/run"), one)
 
 
