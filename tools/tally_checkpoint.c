@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,22 @@ int checkpoint_take(const char *directory, struct control_client *client, seq_t 
     return CLI_REFUSED;
 }
 
+/** Who wrote his process id into the directory's lock, if that process is there; 0: nobody. Never takes the lock: that could be in the
+ *  way of a tallyd that starts. */
+static long lock_holder(const char *data) {
+    char path[4200];
+    long holder = 0;
+    snprintf(path, sizeof(path), "%s/lock", data);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    if (fscanf(file, "%ld", &holder) != 1 || holder <= 0 ||
+        (kill((pid_t)holder, 0) != 0 && errno != EPERM))
+        holder = 0;
+    fclose(file);
+    return holder;
+}
+
 static void complain_nobody(const char *data) {
     struct data_dir *dir;
     char error[512];
@@ -88,7 +105,13 @@ static void complain_nobody(const char *data) {
         return;
     }
     data_dir_close(dir);
-    args_complain("no tallyd runs on %s; start one: tallyd run --data %s ...", data, data);
+    long holder = lock_holder(data);
+    if (holder != 0)
+        args_complain("%s: process %ld may hold it, but does not listen (yet: a tallyd that still "
+                      "recovers does not)",
+                      data, holder);
+    else
+        args_complain("no tallyd runs on %s; start one: tallyd run --data %s ...", data, data);
 }
 
 int tally_checkpoint(struct cli *cli, int argc, char **argv) {

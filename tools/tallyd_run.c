@@ -26,6 +26,7 @@
 #define HORIZON_SLACK_MS 1000u
 #define DRAIN_MAX_NS (10 * NS_PER_SECOND)
 #define LAST_REPLIES_NS (20 * NS_PER_MS)
+#define LOG_FILES_MIN 4
 #define MTU_ETHERNET 1500
 #define MBUFS_SPARE 4096 /**< packets in rings and on their way, beside stored replies */
 
@@ -55,12 +56,24 @@ static void random_fill(struct random *random, void *bytes, size_t length) {
 
 /* --- opening, in the order in which things depend on each other --------------------------------------------------------------- */
 
+/** The log is never less than the file that is written to, the two that are made ahead of it, and the one before it. */
+static int log_budget_check(const struct node *node) {
+    uint64_t file_mb = data_dir_settings(node->dir)->identity.file_bytes >> 20;
+    if (!node->options->log_max_mb || node->options->log_max_mb >= LOG_FILES_MIN * file_mb)
+        return 0;
+    fprintf(stderr,
+            "tallyd: --log-max-mb is \"%" PRIu64 "\"; with log files of %" PRIu64
+            " MiB give %" PRIu64 " or more\n",
+            node->options->log_max_mb, file_mb, LOG_FILES_MIN * file_mb);
+    return TALLYD_EXIT_USAGE;
+}
+
 static int directory_open(struct node *node) {
     char error[512];
     int problem =
         data_dir_open(node->options->data, DATA_DIR_LOCK, &node->dir, error, sizeof(error));
     if (!problem)
-        return 0;
+        return log_budget_check(node);
     fprintf(stderr, "tallyd: %s\n", error);
     return problem == -EBADMSG ? TALLYD_EXIT_DAMAGED : TALLYD_EXIT_DIRECTORY;
 }

@@ -109,6 +109,13 @@ def configuration_files():
 
 
 @test
+def budgets_that_no_log_keeps():
+    data = directory()
+    refused(["run", "--data", data, "--address", netns.SERVER4, "--log-max-mb", "63", "--checkpoint-mb", "20"] + eal("b"), USAGE,
+            "--log-max-mb", "64")
+
+
+@test
 def ports_that_are_not_there():
     data = directory()
     before = tree(data)
