@@ -11,6 +11,7 @@
  *      DIRECTORY/lock         flock()ed by the tallyd that runs on it; holds its process id
  *      DIRECTORY/wal/         log segment files
  *      DIRECTORY/checkpoint/  data and manifests of checkpoints
+ *      DIRECTORY/control      a socket, while tallyd runs (tools/control.h)
  *
  *  Flow:  tallyd format -> [data_dir_format];  tallyd run -> [data_dir_open] -> recovery_run -> wal_open
  *  Control path: blocks, allocates. Every refusal is one line that says what is wrong and what would be right. */
