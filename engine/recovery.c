@@ -166,6 +166,7 @@ static int load_checkpoint(struct run *run, const struct checkpoint_manifest *ma
     if (rc)
         return rc;
     run->records = run->complete_group = 0;
+    restore_checkpoint_begin(run->restore, manifest);
     rc = load_chunks(run, manifest, reader);
     checkpoint_reader_close(reader);
     if (!rc && (rc = restore_checkpoint_end(run->restore, manifest)) != 0)

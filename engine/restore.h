@@ -24,6 +24,8 @@ void restore_partitions_written(struct restore *restore, unsigned partitions);
 const char *restore_error(const struct restore *restore);
 void restore_close(struct restore *restore);
 
+/** A checkpoint comes now: make room for as much as its manifest says, which is believed no further. Before its chunks; one thread. */
+void restore_checkpoint_begin(struct restore *restore, const struct checkpoint_manifest *manifest);
 /** A chunk, whose digest has been checked. Thread: the worker's own.
  *  @return 0, -EBADMSG (contradicts itself or others), -ENOMEM */
 int restore_chunk(struct restore *restore, unsigned worker, const struct checkpoint_chunk *chunk);

@@ -277,6 +277,23 @@ static int load_lcore(struct restore_worker *worker, const struct checkpoint_chu
     return 0;
 }
 
+void restore_checkpoint_begin(struct restore *restore, const struct checkpoint_manifest *manifest) {
+    struct engine *engine = restore->engine;
+    const unsigned partitions = engine->config.partitions, lcores = engine->config.lcores;
+    for (unsigned i = 0; i < lcores; i++) {
+        struct memory *memory = &engine->lcores[i].memory;
+        /* What does not fit anyway is left to be found out as always. */
+        if (manifest->accounts / lcores >
+            (uint64_t)memory->units_free * MEMORY_UNIT_BYTES / sizeof(struct account))
+            return;
+        index_size(&engine->lcores[i].account_timestamps, memory,
+                   (uint32_t)(manifest->accounts / lcores));
+    }
+    for (unsigned p = 0; p < partitions; p++)
+        index_size(&engine->partitions[p].accounts.index, restore_memory(&restore->worker[0], p),
+                   (uint32_t)(manifest->accounts / partitions));
+}
+
 /* --- chunks -------------------------------------------------------------------------------------------------------------- */
 
 /** Whether a chunk may hold anything of this worker's. Only for kinds whose records belong to partitions. */

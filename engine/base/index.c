@@ -49,6 +49,22 @@ int index_reserve(struct index *index, struct memory *memory, uint32_t more) {
     return 0;
 }
 
+int index_size(struct index *index, struct memory *memory, uint32_t entries) {
+    uint64_t buckets = ((uint64_t)entries / INDEX_BATCH_ENTRIES + 1) * INDEX_BATCH;
+    if (index->buckets)
+        return 0;
+    if (buckets > UINT32_MAX / 2 ||
+        slab_reserve(&index->lines, memory, (uint32_t)buckets, sizeof(struct index_line)) != 0)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < buckets; i++)
+        memset(slab_take(&index->lines, sizeof(struct index_line)), 0, sizeof(struct index_line));
+    index->buckets = (uint32_t)buckets;
+    for (index->mask = INDEX_BATCH - 1; index->mask < buckets - 1;)
+        index->mask = index->mask * 2 + 1;
+    index->split_above = (uint32_t)(buckets / INDEX_BATCH * INDEX_BATCH_ENTRIES);
+    return 0;
+}
+
 /** @return number of an empty overflow line */
 static uint32_t overflow_take(struct index *index) {
     uint32_t number = index->overflow_free;

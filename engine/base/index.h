@@ -104,6 +104,9 @@ static inline uint32_t index_first(const struct index *index, struct index_curso
 
 /** Make room for `more` insertions. @return 0 or -ENOMEM */
 int index_reserve(struct index *index, struct memory *memory, uint32_t more);
+/** Give an empty index as many buckets as `entries` will want, so that none of their insertions splits. Control path.
+ *  @return 0 or -ENOMEM: nothing is lost, it grows by itself */
+int index_size(struct index *index, struct memory *memory, uint32_t entries);
 /** Whether `more` insertions fit already: the cheap part of index_reserve. */
 static inline bool index_has_room(const struct index *index, uint32_t more) {
     return index->room >= more;

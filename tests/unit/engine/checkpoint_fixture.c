@@ -227,6 +227,8 @@ int node_restore(struct node *to, const struct node *from,
     struct restore *restore;
     MUST(restore_open(to->engine, workers, &restore) == 0);
     restore_partitions_written(restore, from->config.partitions);
+    if (manifest && workers > 1) /* it need not be told */
+        restore_checkpoint_begin(restore, manifest);
     int rc = 0;
     for (unsigned i = 0; manifest && i < from->chunk_count && !rc; i++) {
         for (unsigned worker = 0; worker < workers && !rc; worker++)
