@@ -118,6 +118,7 @@ static void published_when_committed(void) {
     CHECK_EQ(seqs[0], seq);
     CHECK(fixture_committed(fixture) >= after);
     CHECK(checkpoint_whole(walkers, fixture->disk, seq));
+    disk_memory_faults(fixture->disk)->hold = false;
     walkers_free(walkers);
 }
 
@@ -170,6 +171,7 @@ static void order_of_operations(void) {
         CHECK(pending <= CHECKPOINT_WRITES);
     }
     CHECK_EQ(atomic_load(&checkpoints->published), 1);
+    disk_memory_faults(fixture->disk)->hold = false;
     walkers_free(walkers);
 }
 
@@ -195,6 +197,7 @@ static void busy_log_lets_it_through(void) {
     }
     CHECK_EQ(atomic_load(&checkpoints->published), 1);
     CHECK(made >= ours - 2);
+    disk_memory_faults(fixture->disk)->hold = false;
     walkers_free(walkers);
 }
 
