@@ -89,7 +89,7 @@ def kill_again_and_again(kind):
 
 def fill_up(kind):
     # without checkpoints, for an old one that goes makes room again
-    ledger = Ledger(kind, "--wallets", 40000, "--rate", 0, flags=["--checkpoint-memory-mb", 0])
+    ledger = Ledger(kind, "--wallets", 60000, "--rate", 0, flags=["--checkpoint-memory-mb", 0])
     ledger.disk.fill(leave_mb=DICE.randint(0, FILE_MB - 4))
     ledger.stops("No space left on device")
     ledger.refuses()
