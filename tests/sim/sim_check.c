@@ -14,6 +14,13 @@
 
 /* --- after each turn -------------------------------------------------------------------------------------------------- */
 
+/** Of a page, after wal/FORMAT.md. */
+static uint64_t field(const uint8_t *page, unsigned offset) {
+    uint64_t value;
+    memcpy(&value, page + offset, sizeof(value));
+    return value;
+}
+
 static void check_bound(struct sim_node *node, const char *what, uint64_t is, uint64_t most) {
     if (is > most)
         sim_violation(node->sim, "INV-9: %s: %" PRIu64 ", at most %" PRIu64, what, is, most);
@@ -66,6 +73,27 @@ void sim_check_turn(struct sim_node *node) {
         sim_violation(node->sim, "%s", violation);
 }
 
+void sim_check_operation(struct sim_node *node, const struct disk_io *io) {
+    const enum disk_file_kind kind = disk_file_kind(io->file);
+    if (io->operation == DISK_PUBLISH && kind == DISK_CHECKPOINT_MANIFEST &&
+        disk_file_number(io->file) > node->durable_seq)
+        sim_violation(node->sim,
+                      "checkpoint %" PRIu64 " is published, and only group %" PRIu64 " is durable",
+                      disk_file_number(io->file), node->durable_seq);
+    if (io->operation != DISK_REMOVE || kind != DISK_LOG || node->disk.harm != 0)
+        return;
+    uint64_t file, bytes;
+    for (unsigned n = 0; (file = sim_disk_file(&node->disk, DISK_CHECKPOINT_MANIFEST, n)) != 0;
+         n++) {
+        const uint8_t *manifest = sim_disk_bytes(&node->disk, file, &bytes);
+        if (bytes == PAGE && field(manifest, 64) <= disk_file_number(io->file))
+            sim_violation(node->sim,
+                          "log file %" PRIu64 " is removed, and checkpoint %" PRIu64
+                          " needs all from file %" PRIu64 " on",
+                          disk_file_number(io->file), disk_file_number(file), field(manifest, 64));
+    }
+}
+
 void sim_check_stopped(struct sim_node *node) {
     for (unsigned i = 0; i < node->lcore_count; i++) {
         const struct engine_lcore *lcore = node->engines[i].lcore->engine;
@@ -82,12 +110,6 @@ void sim_check_stopped(struct sim_node *node) {
 }
 
 /* --- after each start: the log ---------------------------------------------------------------------------------------- */
-
-static uint64_t field(const uint8_t *page, unsigned offset) {
-    uint64_t value;
-    memcpy(&value, page + offset, sizeof(value));
-    return value;
-}
 
 static bool digest_right(const uint8_t *bytes, size_t length) {
     XXH128_canonical_t digest;

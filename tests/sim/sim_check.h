@@ -10,6 +10,9 @@
 /** After each turn: commit_seq never falls and never passes what the disk promised (INV-5); every queue within its bounds (INV-9). */
 void sim_check_turn(struct sim_node *node);
 
+/** Before an operation of the disk: no log file goes that a checkpoint on the disk needs, and no manifest comes whose group is not durable. */
+void sim_check_operation(struct sim_node *node, const struct disk_io *io);
+
 /** After an orderly stop: nothing is left on its way. */
 void sim_check_stopped(struct sim_node *node);
 

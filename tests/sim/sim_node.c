@@ -78,6 +78,7 @@ static bool writes_log(const struct disk_io *io) {
 
 static void disk_submitted(void *context, const struct disk_io *io) {
     struct sim_node *node = context;
+    sim_check_operation(node, io);
     if (!writes_log(io))
         return;
     seq_t seq = group_of(io);
