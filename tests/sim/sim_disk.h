@@ -27,11 +27,6 @@ struct sim_disk_plan {
         sync_lied_ppm;
 };
 
-/** What a power cut leaves of a write that is in flight, in percent of the cases; the rest: a random choice of sectors. */
-struct sim_cut {
-    uint32_t all, none, prefix;
-};
-
 /** Who wants to know what the disk has taken and what it has promised. */
 struct sim_disk_watch {
     void (*submitted)(void *context, const struct disk_io *io);

@@ -54,7 +54,7 @@ struct totals {
 };
 
 static struct totals *totals;
-static const char *replay_command = "tests/sim/run";
+static unsigned replay_lcores; /**< named in the command that replays a seed; 0: as usual */
 
 static uint64_t real_ns(void) {
     struct timespec now;
@@ -63,8 +63,11 @@ static uint64_t real_ns(void) {
 }
 
 static void report_failure(uint64_t seed, const char *what) {
-    printf("FAIL seed %" PRIu64 ": %s\n     replay: %s --seed %" PRIu64 " --trace\n", seed, what,
-           replay_command, seed);
+    printf("FAIL seed %" PRIu64 ": %s\n     replay: tests/sim/run --seed %" PRIu64 " --trace", seed,
+           what, seed);
+    if (replay_lcores)
+        printf(" --lcores %u", replay_lcores);
+    putchar('\n');
     fflush(stdout);
 }
 
@@ -301,7 +304,7 @@ static void summary(uint64_t took_ns, const struct options *options) {
 static void usage(void) {
     fputs(
         "usage: tally-sim [--seeds N] [--first SEED] [--seed S] [--trace] [--forever] [--jobs N]\n"
-        "                 [--lcores N] [--replay-every N] [--command TEXT] [--stop] [--bug "
+        "                 [--lcores N] [--replay-every N] [--stop] [--bug "
         "NAME|list]\n",
         stderr);
     exit(2);
@@ -344,13 +347,17 @@ static uint64_t number(const char *text) {
 }
 
 static struct options parse(int argc, char **argv) {
-    static const struct option names[] = {
-        {"seeds", required_argument, 0, 'n'},   {"first", required_argument, 0, 'f'},
-        {"seed", required_argument, 0, 's'},    {"trace", no_argument, 0, 't'},
-        {"forever", no_argument, 0, 'e'},       {"stop", no_argument, 0, 'x'},
-        {"jobs", required_argument, 0, 'j'},    {"replay-every", required_argument, 0, 'r'},
-        {"command", required_argument, 0, 'c'}, {"bug", required_argument, 0, 'b'},
-        {"lcores", required_argument, 0, 'l'},  {0}};
+    static const struct option names[] = {{"seeds", required_argument, 0, 'n'},
+                                          {"first", required_argument, 0, 'f'},
+                                          {"seed", required_argument, 0, 's'},
+                                          {"trace", no_argument, 0, 't'},
+                                          {"forever", no_argument, 0, 'e'},
+                                          {"stop", no_argument, 0, 'x'},
+                                          {"jobs", required_argument, 0, 'j'},
+                                          {"replay-every", required_argument, 0, 'r'},
+                                          {"bug", required_argument, 0, 'b'},
+                                          {"lcores", required_argument, 0, 'l'},
+                                          {0}};
     struct options options = {
         .world = {.lcores = 1}, .first = 1, .count = 100, .jobs = 2, .replay_every = 50};
     int option;
@@ -383,13 +390,10 @@ static struct options parse(int argc, char **argv) {
             options.replay_every = number(optarg);
             break;
         case 'l':
-            options.world.lcores = (unsigned)number(optarg);
+            options.world.lcores = replay_lcores = (unsigned)number(optarg);
             break;
         case 'b':
             plant(optarg);
-            break;
-        case 'c':
-            replay_command = optarg;
             break;
         default:
             usage();

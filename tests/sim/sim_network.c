@@ -84,7 +84,6 @@ static void launch(struct sim_network *network, unsigned from, unsigned to, cons
 
 void sim_network_send(struct sim_network *network, unsigned from, unsigned to, const void *frame,
                       uint32_t length) {
-    network->sent++;
     if (network->count + 2 > SIM_FRAMES_MAX ||
         network->cut_until_ns[from][0] > network->sim->now_ns ||
         network->cut_until_ns[to][1] > network->sim->now_ns ||

@@ -37,7 +37,7 @@ struct sim_network {
     uint64_t order;
     uint64_t cut_until_ns[SIM_ENDPOINTS]
                          [2]; /**< what the endpoint sends [0] and gets [1] is lost until then */
-    uint64_t sent, delivered;
+    uint64_t delivered;
 };
 
 void sim_network_open(struct sim_network *network, struct sim *sim,

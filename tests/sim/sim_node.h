@@ -104,7 +104,7 @@ struct sim_node {
     size_t scratch_room;
 
     /* counters */
-    uint64_t starts, refusals, turns;
+    uint64_t starts, turns;
     uint64_t checkpoints, checkpoints_abandoned, files_removed; /**< of lives that are over */
     char error[600];
 };

@@ -82,7 +82,6 @@ static void send(struct sim_port *port, struct rte_mbuf *packet) {
         if (port->sim->tracing)
             say(port, "out", frame + headers, bytes);
         oracle_packet_out(port->oracle, frame + headers, bytes);
-        port->replies++;
     }
     if (to < SIM_ENDPOINTS)
         sim_network_send(port->network, port->endpoint, to, frame, packet->data_len);

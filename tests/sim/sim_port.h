@@ -28,7 +28,6 @@ struct sim_port {
     unsigned first, count;
     uint32_t tx_full_ppm; /**< bursts of which the port takes a part only */
     bool dead;            /**< the node is gone: what it still sends is not sent */
-    uint64_t replies;
     /** Which endpoint has an address. @return SIM_ENDPOINTS: none */
     unsigned (*find)(void *context, const uint8_t mac[6]);
     void *context;

@@ -225,7 +225,6 @@ enum sim_start sim_node_start(struct sim_node *node, bool accept_clock) {
         return how;
     }
     SIM_TRACE(node->sim, "node", "does not start: %s: %s", names[how], node->error);
-    node->refusals += how == SIM_START_REFUSED;
     sim_disk_kill(&node->disk);
     sim_node_forget(node);
     return how;
