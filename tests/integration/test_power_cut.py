@@ -27,7 +27,7 @@ from log_writes import Disk, Record  # noqa: E402
 from shell import Shell  # noqa: E402
 
 KIND = os.environ.get("TALLY_FILE_SYSTEM") or "ext4"
-CUTS = os.environ.get("TALLY_CUTS") or ("12" if QUICK else "40")
+CUTS = os.environ.get("TALLY_CUTS") or ("10" if QUICK else "24")
 MEGABYTES = {"ext4": 160, "xfs": 320, "btrfs": 400}[KIND]
 LOG_FILE_BYTES = 16 << 20
 DICE = random.Random(seed())
@@ -36,7 +36,7 @@ DICE = random.Random(seed())
 class Setting:
     """A file system with a directory `old`, whose first log file is nearly full, and requests for it and for a new one."""
 
-    def __init__(self):
+    def __init__(self, old=True):
         try:
             guest.kernel()
         except guest.Unavailable as reason:
@@ -44,7 +44,7 @@ class Setting:
         if filesystems.lacking(KIND):
             skip(filesystems.lacking(KIND))
         self.disk = filesystems.FileSystem(KIND, MEGABYTES)
-        filler = ledger.Requests(DICE, [8000] * (LOG_FILE_BYTES // 8000 // 82))
+        filler = ledger.Requests(DICE, [8000] * (LOG_FILE_BYTES // 8000 // 82 if old else 0))
         with Shell("--wal", f"{self.disk.path}/old", *ledger.SHELL) as shell:
             for line in filler.lines:
                 assert ledger.acknowledged(shell.line(line)), "the old directory cannot be filled"
@@ -102,22 +102,9 @@ def judge(setting, image, reached):
         setting.disk.unmount()
 
 
-@test
-def power_cuts():
-    setting = Setting()
-    base, written, copy = (os.path.join(server.scratch(), name) for name in ("base", "written", "copy"))
-    shutil.copyfile(setting.disk.image, base)
-    with open(written, "wb") as file:
-        file.truncate(2 << 30)
-    begin = time.monotonic()
-    lines = guest.run("record", KIND, (setting.disk.image, written), setting.files, 300)
-    ends = [line for line in lines if line.startswith("end ")]
-    equal(len([line for line in ends if line.startswith("end 0")]), 2, f"shells of the guest that ended well ({lines[-5:]})")
-    answers = [line.removeprefix("answer ") for line in lines if line.startswith("answer ")]
-    equal(len(answers), sum(len(requests.lines) for requests in setting.requests.values()), "answers")
-    assert all(ledger.acknowledged(answer) for answer in answers)
-
-    print(f"the guest took {time.monotonic() - begin:.1f} s", flush=True)
+def cut_again_and_again(setting, base, written, judge):
+    """Make the disk as it was at some moments, and judge it(setting, image, progress). @param base as the record begins"""
+    copy = os.path.join(server.scratch(), "copy")
     record = Record(written)
     disk = Disk(record, base)
     cuts = torn = 0
@@ -140,10 +127,54 @@ def power_cuts():
     assert cuts > 0
 
 
+@test
+def power_cuts():
+    setting = Setting()
+    base, written = (os.path.join(server.scratch(), name) for name in ("base", "written"))
+    shutil.copyfile(setting.disk.image, base)
+    with open(written, "wb") as file:
+        file.truncate(2 << 30)
+    begin = time.monotonic()
+    lines = guest.run("record", KIND, (setting.disk.image, written), setting.files, 300)
+    ends = [line for line in lines if line.startswith("end ")]
+    equal(len([line for line in ends if line.startswith("end 0")]), 2, f"shells of the guest that ended well ({lines[-5:]})")
+    answers = [line.removeprefix("answer ") for line in lines if line.startswith("answer ")]
+    equal(len(answers), sum(len(requests.lines) for requests in setting.requests.values()), "answers")
+    assert all(ledger.acknowledged(answer) for answer in answers)
+
+    print(f"the guest took {time.monotonic() - begin:.1f} s", flush=True)
+    cut_again_and_again(setting, base, written, judge)
+
+
+@test
+def power_cuts_during_checkpoints():
+    """tallyd takes one after the other of an old ledger: what they hold, or the log, is there whatever became of them."""
+    setting = Setting()
+    base, written = (os.path.join(server.scratch(), name) for name in ("base", "written"))
+    shutil.copyfile(setting.disk.image, base)
+    with open(written, "wb") as file:
+        file.truncate(2 << 30)
+    lines = guest.run("checkpoints", KIND, (setting.disk.image, written), {}, 300)
+    equal([line[:5] for line in lines], ["end 0"] * 2, f"how tallyd ended: {lines}")
+
+    def judge_checkpoints(setting, image, reached):
+        data = f"{setting.mounted(image)}/old"
+        try:
+            status, output, error = server.call(server.program("tally"), "checkpoint", "verify", "--data", data, timeout_s=120)
+            equal(status, 0, f"status of tally checkpoint verify ({output}{error})")
+            found = len(list(pathlib.Path(data).glob("checkpoint/*.manifest")))
+            assert found >= min(reached["old"] or 0, 2), f"{found} checkpoints, after {reached['old']} were acknowledged"
+            ledger.holds(data, setting.before["old"], ledger.Requests(DICE, [], accounts=False), 0)
+        finally:
+            setting.disk.unmount()
+
+    cut_again_and_again(setting, base, written, judge_checkpoints)
+
+
 def break_for_a_while(plan, *files):
     """A guest whose disk is broken between two requests. @return setting, requests acknowledged before and in the break,
     in all, and how the shell ended"""
-    setting = Setting()
+    setting = Setting(old=False)
     spare = os.path.join(server.scratch(), "spare")
     with open(spare, "wb") as file:
         file.truncate(1 << 20)

@@ -21,6 +21,8 @@ PACKAGE = "linux-image-cloud-amd64"
 CACHE = server.BUILD.parent / "guest-kernel"
 MODULES = ("virtio_pci", "virtio_blk", "dm_log_writes", "dm_flakey")
 FILE_SYSTEM_MODULES = {"ext4": (), "xfs": ("xfs",), "btrfs": ("btrfs",)}
+SERVED_PLANS = ("checkpoints",)
+DRIVERS = next(iter(sorted(pathlib.Path("/usr/lib/x86_64-linux-gnu/dpdk").glob("pmds-*"))), HERE)
 REPORT_BYTES = 4 << 20
 
 
@@ -130,6 +132,11 @@ class Archive:
         self.names.add(name)
         self._add(name, stat.S_IFREG | mode, data)
 
+    def link(self, name, target):
+        self.folder(os.path.dirname(name))
+        self.names.add(name)
+        self._add(name, stat.S_IFLNK | 0o777, target.encode())
+
     def program(self, path, name=None):
         """A program, and the libraries that it is linked with."""
         self.file(name or path, pathlib.Path(path).read_bytes(), 0o755)
@@ -154,6 +161,13 @@ def run(plan, kind, disks, files, timeout_s=120):
     archive.program("/bin/busybox", "bin/busybox")
     archive.program(shutil.which("dmsetup", path="/usr/sbin:/sbin"), "bin/dmsetup")
     archive.program(server.program("tally"), "bin/tally")
+    if plan in SERVED_PLANS:
+        for path in sorted(DRIVERS.glob("librte_*")):
+            if re.fullmatch(r"librte_(net_ring|mempool_ring|bus_vdev)\.so\.\d+\.\d+", path.name):
+                # linked where programs look for it: loaded under two names, a driver would be there twice
+                archive.link(f"lib/x86_64-linux-gnu/{path.name.rpartition('.')[0]}", str(path))
+                archive.program(str(path))
+        archive.program(server.program("tallyd"), "bin/tallyd")
     archive.file("init", (HERE / "init").read_bytes(), 0o755)
     for index, path in enumerate(modules(MODULES + FILE_SYSTEM_MODULES[kind])):
         archive.file(f"modules/{index:02}-{path.name}", path.read_bytes())
