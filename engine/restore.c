@@ -247,6 +247,7 @@ int restore_verify(struct restore *restore, unsigned index) {
     struct restore_worker *worker = restore_worker(restore, index);
     struct restore_ledgers ledgers = {0};
     worker->group = (struct restore_place){0};
+    restore_plain_settle(worker);
     for (unsigned p = 0; p < restore->engine->config.partitions && !worker->rc; p++) {
         uint128_t digest = 0;
         if (restore_owns(worker, p) && partition_sum(worker, p, &ledgers, &digest) == 0 &&
@@ -315,6 +316,7 @@ int restore_end(struct restore *restore) {
     for (unsigned i = 0; i < restore->workers; i++) {
         struct restore_worker *worker = &restore->worker[i];
         worker->group = (struct restore_place){0};
+        restore_plain_settle(worker);
         for (unsigned lcore = 0; lcore < engine->config.lcores && !worker->rc; lcore++) {
             if (timestamps_flush(worker, lcore) != 0)
                 restore_fail(worker, -ENOMEM, "%s", restore_full);

@@ -355,6 +355,7 @@ static int group_end(struct restore_worker *worker, const struct wal_chained_hea
     if (chained->horizon_ms > worker->horizon_ms)
         forget(worker, chained->horizon_ms);
     if (worker->digests_told.count) {
+        restore_plain_settle(worker);
         rc = worker->restore->partitions_written == worker->restore->engine->config.partitions
                  ? digests_check(worker)
                  : digests_check_sum(worker);

@@ -180,5 +180,7 @@ int restore_plain_add(struct restore_worker *worker, const struct wal_record_tra
                       wal_place_t place);
 /** Apply what has come together. @return 0, -EBADMSG, -ENOMEM */
 int restore_plain_flush(struct restore_worker *worker);
+/** Bring the digests of this worker's partitions up to what was applied. */
+void restore_plain_settle(struct restore_worker *worker);
 
 #endif

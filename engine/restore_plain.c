@@ -5,247 +5,344 @@
 
 #include "engine/restore_internal.h"
 
-/** Plain transfers, a burst at a time, so that their cache misses overlap (as engine/prepare.c does it for requests): the first pass computes
- *  hashes and finds out what concerns this worker, the second fetches index lines, the third finds the accounts and fetches those, the
- *  last applies. A transfer is two sides and an id, and each of the three may be another worker's. */
+/** Plain transfers, a burst at a time, so that their cache misses overlap with each other and with the work on the burst before: while one
+ *  burst's index lines are on their way, the one before is applied; while its accounts are, the next one is looked at.
+ *  A transfer is two sides and an id, and each of the three may be another worker's.
+ *
+ *  Digests are linear: what all plain transfers did to the two fields that they change is summed up per partition, and multiplied by the
+ *  fields' own factors only when somebody wants to see the digest. */
 
 #define BURST 64
 
-/** An account that a transfer of the burst changes. */
-struct side {
-    struct partition *partition;
-    const struct index_line *line;
-    struct account *account; /**< as the tag says; NULL: none */
-    uint64_t hash;
-    uint8_t number; /**< of the transfer, times two; plus one: its credit side */
+struct burst {
+    unsigned count;
+    unsigned sides_count, ids_count; /**< of this worker */
+    bool mixed;                      /**< they are not all of one ledger */
+    uint8_t sides[2 * BURST]; /**< numbers of transfers, times two; plus one: the credit side */
+    uint8_t ids[BURST];
+    const struct wal_record_transfer *records[BURST];
+    wal_place_t places[BURST];
+    /* of accounts, in arrays: hashing their ids is a loop of nothing but arithmetic, which a compiler makes vectors of */
+    uint64_t low[2 * BURST], high[2 * BURST];
+    uint64_t hash[2 * BURST], partition[2 * BURST];
+    const struct index_line *line[2 * BURST]; /**< NULL: no account there yet */
+    struct account *account[2 * BURST];       /**< as the tag says; NULL: none */
+    struct id_hint hints[BURST];
+    struct id_table *tables[BURST];
 };
 
-/** An id of the burst to be remembered. */
-struct id {
-    struct id_table *ids;
-    struct id_hint hint;
-    uint8_t number;
+/** What moved in one partition: the sum of (hash | 1) x amount. */
+struct moved {
+    uint128_t debits, credits;
 };
 
 struct restore_burst {
-    unsigned count, sides_count, ids_count;
+    struct burst bursts[2];
+    struct burst *filling, *waiting; /**< waiting: its accounts are on their way; may be empty */
     uint64_t hash_seed, digest_seed, magic;
     unsigned partitions;
-    bool alone; /**< all partitions are this worker's */
+    bool alone;      /**< all partitions are this worker's */
+    bool one_lcore;  /**< all ledgers are one lcore's */
+    bool moved_some; /**< since the last restore_plain_settle */
+    bool
+        stale; /**< a slice of ids was let go of since they were looked up, where time jumped: no hint is good */
     struct transfer_digest_keys keys;
-    const struct wal_record_transfer *records[BURST];
-    wal_place_t places[BURST];
-    /* of account ids, in arrays: hashing them is a loop of nothing but arithmetic, which a compiler makes vectors of */
-    uint64_t low[2 * BURST], high[2 * BURST];
-    uint64_t hash[2 * BURST], partition[2 * BURST];
-    struct side sides[2 * BURST];
-    struct id ids[BURST];
+    struct moved moved[]; /**< by partition */
 };
 
 int restore_plain_open(struct restore_worker *worker) {
     const struct engine *engine = worker->restore->engine;
-    struct restore_burst *burst = calloc(1, sizeof(*burst));
+    size_t bytes = sizeof(struct restore_burst) + engine->config.partitions * sizeof(struct moved);
+    struct restore_burst *burst =
+        aligned_alloc(CACHE_LINE_BYTES, (bytes + CACHE_LINE_BYTES - 1) & -CACHE_LINE_BYTES);
     if (!burst)
         return -ENOMEM;
+    memset(burst, 0, bytes);
+    burst->filling = &burst->bursts[0];
+    burst->waiting = &burst->bursts[1];
     burst->hash_seed = engine->config.hash_seed;
     burst->digest_seed = engine->config.digest_seed;
     burst->partitions = engine->config.partitions;
     burst->magic = hash_partition_magic(burst->partitions);
     burst->alone = worker->restore->workers == 1;
+    burst->one_lcore = engine->config.lcores == 1;
     burst->keys = engine->lcores[0].digest_keys;
     worker->burst = burst;
     return 0;
 }
 
-int restore_plain_add(struct restore_worker *worker, const struct wal_record_transfer *record,
-                      wal_place_t place) {
-    struct restore_burst *burst = worker->burst;
-    unsigned number = burst->count++;
-    burst->records[number] = record;
-    burst->places[number] = place;
-    return likely(burst->count < BURST) ? 0 : restore_plain_flush(worker);
+void restore_plain_settle(struct restore_worker *worker) {
+    struct restore_burst *all = worker->burst;
+    if (!all->moved_some)
+        return;
+    all->moved_some = false;
+    for (unsigned p = 0; p < all->partitions; p++) {
+        struct moved *moved = &all->moved[p];
+        if (!(moved->debits | moved->credits))
+            continue;
+        struct partition *partition = &worker->restore->engine->partitions[p];
+        partition->digest +=
+            DIGEST_DEBITS_POSTED * moved->debits + DIGEST_CREDITS_POSTED * moved->credits;
+        partition->digest_dirty = true;
+        *moved = (struct moved){0};
+    }
 }
 
-/* --- first pass ------------------------------------------------------------------------------------------------------------ */
+/* --- first: whose, and where ------------------------------------------------------------------------------------------------- */
 
-static void hash_accounts(struct restore_burst *burst) {
+static void hash_accounts(const struct restore_burst *all, struct burst *burst) {
     unsigned count = burst->count;
+    uint32_t ledger = burst->records[0]->ledger, other = 0;
     for (unsigned i = 0; i < count; i++) {
         const struct wal_record_transfer *record = burst->records[i];
         burst->low[2 * i] = (uint64_t)record->debit_account_id;
         burst->high[2 * i] = (uint64_t)(record->debit_account_id >> 64);
         burst->low[2 * i + 1] = (uint64_t)record->credit_account_id;
         burst->high[2 * i + 1] = (uint64_t)(record->credit_account_id >> 64);
+        other |= record->ledger ^ ledger;
     }
-    uint64_t seed = burst->hash_seed, magic = burst->magic;
-    unsigned partitions = burst->partitions;
+    burst->mixed = other != 0;
+    uint64_t seed = all->hash_seed, magic = all->magic;
+    unsigned partitions = all->partitions;
     for (unsigned i = 0; i < 2 * count; i++) {
         burst->hash[i] = hash_mix64(burst->low[i] ^ hash_mix64(burst->high[i] ^ seed));
         burst->partition[i] = hash_partition_by(burst->hash[i], partitions, magic);
     }
 }
 
-static inline void take_side(struct restore_burst *burst, struct partition *partitions,
-                             unsigned i) {
-    struct partition *partition = &partitions[burst->partition[i]];
-    struct side *side = &burst->sides[burst->sides_count++];
-    side->partition = partition;
-    side->hash = burst->hash[i];
-    side->number = (uint8_t)i;
-    side->account = NULL;
-    side->line = likely(partition->accounts.index.buckets)
-                     ? index_line_at(&partition->accounts.index, account_tag(side->hash))
-                     : NULL;
-}
-
-static inline void take_id(struct restore_burst *burst, struct partition *partition, uint128_t id,
-                           unsigned i) {
-    struct id *taken = &burst->ids[burst->ids_count++];
-    taken->ids = &partition->ids;
-    taken->number = (uint8_t)i;
-    id_look(taken->ids, id, burst->digest_seed, &taken->hint);
-}
-
 /** What of the burst is this worker's. */
-ALWAYS_INLINE void take(struct restore_worker *worker, struct restore_burst *burst, bool alone) {
-    struct partition *partitions = worker->restore->engine->partitions;
+ALWAYS_INLINE void take(const struct restore_worker *worker, struct burst *burst, bool alone) {
+    const struct restore_burst *all = worker->burst;
     const uint8_t *owner = worker->restore->owner;
-    unsigned count = burst->count, index = worker->index;
-    burst->sides_count = burst->ids_count = 0;
+    unsigned count = burst->count, index = worker->index, sides = 0, ids = 0;
+    if (alone) { /* `sides` and `ids` always count from 0 */
+        burst->sides_count = 2 * count;
+        burst->ids_count = count;
+        return;
+    }
     for (unsigned i = 0; i < 2 * count; i++) {
-        if (alone || owner[burst->partition[i]] == index)
-            take_side(burst, partitions, i);
+        burst->sides[sides] = (uint8_t)i;
+        sides += owner[burst->partition[i]] == index;
     }
     for (unsigned i = 0; i < count; i++) {
-        uint128_t id = burst->records[i]->id;
-        unsigned home = hash_partition_by((uint64_t)id & 0xffff, burst->partitions, burst->magic);
-        if (alone || owner[home] == index)
-            take_id(burst, &partitions[home], id, i);
+        unsigned home = hash_partition_by((uint64_t)burst->records[i]->id & 0xffff, all->partitions,
+                                          all->magic);
+        burst->ids[ids] = (uint8_t)i;
+        ids += owner[home] == index;
     }
+    burst->sides_count = sides;
+    burst->ids_count = ids;
 }
 
-/* --- second and third pass --------------------------------------------------------------------------------------------------- */
+ALWAYS_INLINE void look_side(struct burst *burst, const struct partition *partitions, unsigned i) {
+    const struct index *index = &partitions[burst->partition[i]].accounts.index;
+    const struct index_line *line =
+        likely(index->buckets) ? index_line_at(index, account_tag(burst->hash[i])) : NULL;
+    burst->line[i] = line;
+    __builtin_prefetch(line);
+}
 
-/** Nothing but fetches. (Inlined by force: a function that only fetches counts as one without effect.) */
-ALWAYS_INLINE void fetch_lines(const struct restore_burst *burst) {
+ALWAYS_INLINE void look_id(const struct restore_burst *all, struct burst *burst,
+                           struct partition *partitions, unsigned i) {
+    uint128_t id = burst->records[i]->id;
+    unsigned home = hash_partition_by((uint64_t)id & 0xffff, all->partitions, all->magic);
+    burst->tables[i] = &partitions[home].ids;
+    id_look(burst->tables[i], id, all->digest_seed, &burst->hints[i]);
+    id_fetch(&burst->hints[i]);
+}
+
+/** Where accounts and ids are indexed; fetches that. */
+ALWAYS_INLINE void look(struct restore_worker *worker, struct burst *burst, bool alone) {
+    const struct restore_burst *all = worker->burst;
+    struct partition *partitions = worker->restore->engine->partitions;
     for (unsigned i = 0; i < burst->sides_count; i++)
-        __builtin_prefetch(burst->sides[i].line);
+        look_side(burst, partitions, alone ? i : burst->sides[i]);
     for (unsigned i = 0; i < burst->ids_count; i++)
-        id_fetch(&burst->ids[i].hint);
+        look_id(all, burst, partitions, alone ? i : burst->ids[i]);
 }
 
-static inline void find_accounts(struct restore_burst *burst) {
-    for (unsigned i = 0; i < burst->sides_count; i++) {
-        struct side *side = &burst->sides[i];
-        if (unlikely(!side->line))
-            continue;
-        const struct account_table *accounts = &side->partition->accounts;
-        uint32_t tag = account_tag(side->hash);
-        struct index_cursor cursor = {side->line, index_line_matches(side->line, tag)};
+/* --- second: the accounts ---------------------------------------------------------------------------------------------------- */
+
+ALWAYS_INLINE void find_side(struct burst *burst, const struct partition *partitions, unsigned i) {
+    const struct index_line *line = burst->line[i];
+    struct account *account = NULL;
+    if (likely(line)) {
+        const struct account_table *accounts = &partitions[burst->partition[i]].accounts;
+        uint32_t tag = account_tag(burst->hash[i]);
+        struct index_cursor cursor = {line, index_line_matches(line, tag)};
         uint32_t slot = index_next(&accounts->index, &cursor, tag);
         if (likely(slot != INDEX_NONE))
-            side->account = account_at(accounts, slot);
+            account = account_at(accounts, slot);
     }
-}
-
-ALWAYS_INLINE void fetch_accounts(const struct restore_burst *burst) {
-    for (unsigned i = 0; i < burst->sides_count; i++) {
-        const struct side *side = &burst->sides[i];
-        /* A number, for there may be none: then nothing is fetched, and nothing is wrong. Credits stand in the second line. */
-        uintptr_t account = (uintptr_t)side->account;
-        __builtin_prefetch((const void *)account, 1);
-        __builtin_prefetch((const void *)(account + (side->number & 1) * CACHE_LINE_BYTES), 1);
-    }
+    burst->account[i] = account;
+    /* A number, for there may be none: then nothing is fetched, and nothing is wrong. Credits stand in the second line. */
+    uintptr_t at = (uintptr_t)account;
+    __builtin_prefetch((const void *)at, 1);
+    if (i & 1)
+        __builtin_prefetch((const void *)(at + CACHE_LINE_BYTES), 1);
 }
 _Static_assert(offsetof(struct account, debits_posted) < CACHE_LINE_BYTES &&
                    offsetof(struct account, credits_posted) >= CACHE_LINE_BYTES,
                "a debit changes the first line of an account, a credit the second");
 
-/* --- last pass --------------------------------------------------------------------------------------------------------------- */
-
-static int full(struct restore_worker *worker) {
-    return restore_fail(worker, -ENOMEM, "%s", restore_full);
+ALWAYS_INLINE void find(struct restore_worker *worker, struct burst *burst, bool alone) {
+    const struct partition *partitions = worker->restore->engine->partitions;
+    for (unsigned i = 0; i < burst->sides_count; i++)
+        find_side(burst, partitions, alone ? i : burst->sides[i]);
 }
 
-static inline int apply_side(struct restore_worker *worker, struct restore_burst *burst,
-                             const struct side *side) {
-    const struct wal_record_transfer *record = burst->records[side->number >> 1];
-    unsigned number = (unsigned)burst->partition[side->number];
-    uint128_t id = uint128_make(burst->high[side->number], burst->low[side->number]);
-    struct account *account = side->account;
-    if (unlikely(!account || account->id != id)) {
-        account = restore_account_known(worker, number, id, side->hash);
-        if (!account)
-            return worker->rc;
-    }
-    struct balances *sums = restore_ledger(worker, number, record->ledger);
-    if (unlikely(!sums))
-        return full(worker);
-    if (side->number & 1) {
-        account->credits_posted += record->amount;
-        sums->credits_posted += record->amount;
-        partition_digest_posted(side->partition, side->hash, DIGEST_CREDITS_POSTED, record->amount);
-    } else {
-        account->debits_posted += record->amount;
-        sums->debits_posted += record->amount;
-        partition_digest_posted(side->partition, side->hash, DIGEST_DEBITS_POSTED, record->amount);
-    }
-    return 0;
+/* --- third: what happened to them -------------------------------------------------------------------------------------------- */
+
+static __attribute__((noinline)) int full(struct restore_worker *worker) {
+    return restore_fail(worker, -ENOMEM, "%s", restore_full);
 }
 
 /** The hint did not do: the id may have been used before, or there may be no room. */
 static __attribute__((noinline)) int apply_id_slow(struct restore_worker *worker,
-                                                   const struct restore_burst *burst,
-                                                   const struct id *id, uint64_t digest) {
-    const struct wal_record_transfer *record = burst->records[id->number];
-    unsigned home =
-        hash_partition_by((uint64_t)record->id & 0xffff, burst->partitions, burst->magic);
-    worker->group.record = burst->places[id->number];
-    if (id_find(id->ids, record->id, id->hint.hash))
+                                                   const struct burst *burst, unsigned i,
+                                                   uint64_t digest) {
+    const struct wal_record_transfer *record = burst->records[i];
+    const struct restore_burst *all = worker->burst;
+    struct id_table *ids = burst->tables[i];
+    unsigned home = hash_partition_by((uint64_t)record->id & 0xffff, all->partitions, all->magic);
+    worker->group.record = burst->places[i];
+    if (id_find(ids, record->id, burst->hints[i].hash))
         return restore_fail(worker, -EBADMSG,
                             "group %llu creates a transfer whose id was used before",
                             (unsigned long long)worker->group.seq);
-    if (id_reserve(id->ids, restore_memory(worker, home), record->id, 1))
+    uint64_t forgotten_end = ids->forgotten_end;
+    if (id_reserve(ids, restore_memory(worker, home), record->id, 1))
         return full(worker);
-    id_insert(id->ids, record->id, id->hint.hash, record->timestamp, digest,
-              burst->places[id->number]);
+    worker->burst->stale |= ids->forgotten_end != forgotten_end;
+    id_insert(ids, record->id, burst->hints[i].hash, record->timestamp, digest, burst->places[i]);
     return 0;
 }
 
-static inline int apply_id(struct restore_worker *worker, struct restore_burst *burst,
-                           const struct id *id) {
-    const struct wal_record_transfer *record = burst->records[id->number];
+ALWAYS_INLINE int apply_id(struct restore_worker *worker, const struct burst *burst, unsigned i) {
+    const struct wal_record_transfer *record = burst->records[i];
     uint64_t words = (uint64_t)record->ledger << 32 | (uint64_t)record->code << 16 | record->flags;
-    uint64_t digest =
-        transfer_digest_plain(burst->hash[2 * id->number], burst->hash[2 * id->number + 1],
-                              record->amount, words, &burst->keys);
+    uint64_t digest = transfer_digest_plain(burst->hash[2 * i], burst->hash[2 * i + 1],
+                                            record->amount, words, &worker->burst->keys);
     const uint64_t halves[2] = {(uint64_t)record->id, (uint64_t)(record->id >> 64)};
-    /* An earlier id of the burst may have let go of the slice, where time jumped. */
-    if (likely(id_slice_of(id->ids, record->id) == id->hint.slice) &&
-        likely(id_add(&id->hint, halves, record->timestamp, digest, burst->places[id->number])))
+    if (likely(!worker->burst->stale &&
+               id_add(&burst->hints[i], halves, record->timestamp, digest, burst->places[i])))
         return 0;
-    return apply_id_slow(worker, burst, id, digest);
+    return apply_id_slow(worker, burst, i, digest);
+}
+
+ALWAYS_INLINE int apply_side(struct restore_worker *worker, const struct burst *burst, unsigned i) {
+    uint128_t id = uint128_make(burst->high[i], burst->low[i]);
+    unsigned partition = (unsigned)burst->partition[i];
+    uint64_t amount = burst->records[i >> 1]->amount;
+    struct account *account = burst->account[i];
+    if (unlikely(!account || account->id != id)) {
+        account = restore_account_known(worker, partition, id, burst->hash[i]);
+        if (!account)
+            return worker->rc;
+    }
+    struct moved *moved = &worker->burst->moved[partition];
+    uint128_t weight = (uint128_t)(burst->hash[i] | 1) * amount;
+    if (i & 1) {
+        account->credits_posted += amount;
+        moved->credits += weight;
+    } else {
+        account->debits_posted += amount;
+        moved->debits += weight;
+    }
+    return 0;
+}
+
+/** All of one ledger, and of one lcore. */
+static int totals_of_one(struct restore_worker *worker, const struct burst *burst) {
+    struct balances *sums = restore_ledger(worker, 0, burst->records[0]->ledger);
+    uint128_t moved[2] = {0, 0};
+    if (!sums)
+        return full(worker);
+    if (worker->burst->alone) {
+        for (unsigned i = 0; i < burst->count; i++)
+            moved[0] += burst->records[i]->amount;
+        moved[1] = moved[0];
+    } else {
+        for (unsigned i = 0; i < burst->sides_count; i++)
+            moved[burst->sides[i] & 1] += burst->records[burst->sides[i] >> 1]->amount;
+    }
+    sums->debits_posted += moved[0];
+    sums->credits_posted += moved[1];
+    return 0;
+}
+
+static int totals_of_many(struct restore_worker *worker, const struct burst *burst) {
+    for (unsigned k = 0; k < burst->sides_count; k++) {
+        unsigned i = worker->burst->alone ? k : burst->sides[k];
+        const struct wal_record_transfer *record = burst->records[i >> 1];
+        struct balances *sums =
+            restore_ledger(worker, (unsigned)burst->partition[i], record->ledger);
+        if (!sums)
+            return full(worker);
+        *(i & 1 ? &sums->credits_posted : &sums->debits_posted) += record->amount;
+    }
+    return 0;
+}
+
+ALWAYS_INLINE int apply(struct restore_worker *worker, const struct burst *burst, bool alone) {
+    int rc = 0;
+    for (unsigned i = 0; i < burst->ids_count && likely(!rc); i++)
+        rc = apply_id(worker, burst, alone ? i : burst->ids[i]);
+    for (unsigned i = 0; i < burst->sides_count && likely(!rc); i++)
+        rc = apply_side(worker, burst, alone ? i : burst->sides[i]);
+    for (unsigned i = 0; i < burst->count; i++)
+        restore_transfer_note(worker, burst->records[i]->timestamp);
+    return rc;
+}
+
+/* --- bursts ------------------------------------------------------------------------------------------------------------------ */
+
+/** Look at the burst that was filled, and apply the one before meanwhile. */
+ALWAYS_INLINE int advance(struct restore_worker *worker, bool alone) {
+    struct restore_burst *all = worker->burst;
+    struct burst *filled = all->filling, *waiting = all->waiting;
+    int rc = 0;
+    if (filled->count) {
+        hash_accounts(all, filled);
+        take(worker, filled, alone);
+        look(worker, filled, alone);
+    }
+    if (waiting->count) {
+        rc = apply(worker, waiting, alone);
+        if (!rc)
+            rc = waiting->mixed || !all->one_lcore ? totals_of_many(worker, waiting)
+                                                   : totals_of_one(worker, waiting);
+        all->moved_some = true;
+        waiting->count = 0;
+    }
+    if (filled->count)
+        find(worker, filled, alone);
+    else
+        all->stale = false;
+    all->filling = waiting;
+    all->waiting = filled;
+    return rc;
+}
+
+static int advance_any(struct restore_worker *worker) {
+    return worker->burst->alone ? advance(worker, true) : advance(worker, false);
+}
+
+int restore_plain_add(struct restore_worker *worker, const struct wal_record_transfer *record,
+                      wal_place_t place) {
+    struct burst *burst = worker->burst->filling;
+    if (unlikely(!record->ledger))
+        return restore_fail(worker, -EBADMSG, "group %llu holds a transfer that is none",
+                            (unsigned long long)worker->group.seq);
+    unsigned number = burst->count++;
+    burst->records[number] = record;
+    burst->places[number] = place;
+    return likely(burst->count < BURST) ? 0 : advance_any(worker);
 }
 
 int restore_plain_flush(struct restore_worker *worker) {
-    struct restore_burst *burst = worker->burst;
-    if (!burst->count)
-        return 0;
-    hash_accounts(burst);
-    if (burst->alone)
-        take(worker, burst, true);
-    else
-        take(worker, burst, false);
-    fetch_lines(burst);
-    find_accounts(burst);
-    fetch_accounts(burst);
     int rc = 0;
-    for (unsigned i = 0; i < burst->ids_count && !rc; i++)
-        rc = apply_id(worker, burst, &burst->ids[i]);
-    for (unsigned i = 0; i < burst->sides_count && !rc; i++)
-        rc = apply_side(worker, burst, &burst->sides[i]);
-    for (unsigned i = 0; i < burst->count; i++)
-        restore_transfer_note(worker, burst->records[i]->timestamp);
-    burst->count = 0;
+    while (!rc && (worker->burst->filling->count || worker->burst->waiting->count))
+        rc = advance_any(worker);
     return rc;
 }
