@@ -50,14 +50,20 @@ static void scatter(struct recovery_roofline *roofline, const struct account *re
     for (uint32_t first = 0; first < count; first += BURST) {
         uint32_t some = count - first < BURST ? count - first : BURST;
         struct account *places[BURST];
+        uint64_t *lines[BURST];
         for (uint32_t i = 0; i < some; i++) {
+            lines[i] =
+                line_at(roofline->index, bench_below(&roofline->random, roofline->index_lines));
+            __builtin_prefetch(lines[i], 1);
             places[i] = (struct account *)roofline->tables +
                         bench_below(&roofline->random, roofline->accounts);
             __builtin_prefetch(places[i], 1);
             __builtin_prefetch((uint8_t *)places[i] + LINE, 1);
         }
-        for (uint32_t i = 0; i < some; i++)
+        for (uint32_t i = 0; i < some; i++) {
             *places[i] = records[first + i];
+            ++*lines[i];
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 /** What the memory of this machine allows a recovery, with no logic at all: it reads the same bytes by reads of the same size, digests them,
  *  and touches as many lines as a record makes recovery touch.
- *  Checkpoint: each account is copied to a random place. Log: for each transfer 2 random index lines are read, 3 random account lines read or
+ *  Checkpoint: each account is copied to a random place, and a random line of an index is changed. Log: for each transfer 2 random index lines are read, 3 random account lines read or
  *  changed (a debit and an id stand in an account's first line, a credit in its second), and 40 bytes and one line of the id's partition written. */
 struct recovery_roofline {
     uint64_t random, checksum;
