@@ -15,7 +15,7 @@
  *  written once. What the walk finds stands in chunks of its own, which seldom hold more than one partition. */
 
 /** Records that one slice looks at. Of 10 M accounts: 3 us of CPU time, 30 to 70 in the worst of a thousand on a virtual machine of two
- *  cores that others kept busy; four times as many took 100. */
+ *  cores that others kept busy; twice as many took up to 85. */
 #define CHECKPOINT_SLICE_RECORDS 256
 #define CHECKPOINT_AHEAD 16 /**< records that are being fetched while one is copied */
 #define CHECKPOINT_STALE_GROUPS                                                                    \
