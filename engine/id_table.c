@@ -31,7 +31,7 @@ static void windows_drop(struct id_slice *slice, struct memory *memory) {
         memory_give(memory, block, block->order);
     }
     slice->block = NULL;
-    slice->blocks = slice->block_left = 0;
+    slice->blocks = slice->lines_left = 0;
     slice->window = ID_WINDOWS_NONE;
     memset(slice->pages, 0, sizeof(slice->pages));
 }
@@ -49,14 +49,21 @@ static void slice_drop(struct id_table *table, struct memory *memory, struct id_
 /* --- windows --------------------------------------------------------------------------------------------------------- */
 
 #define WINDOW_WORTH 4        /**< ids of a window from which on windows have lines of their own */
-#define WINDOW_LINE_ENTRIES 3 /**< on average, so that about one id in 200 finds its line full */
+#define WINDOW_LINE_ENTRIES 3 /**< on average */
+#define WINDOW_FETCH_LINES 32 /**< of a window that is to be made, so many are fetched */
 #define BLOCK_ORDER 3         /**< of a slice's first blocks of lines; every fourth doubles */
+
+/** How many the next window gets. */
+static uint32_t window_lines(const struct id_table *table) {
+    uint32_t count = table->rate / WINDOW_LINE_ENTRIES + 1;
+    return count < ID_WINDOW_LINES_MAX ? count : ID_WINDOW_LINES_MAX;
+}
 
 /** @return `count` empty lines in a row, or NULL for lack of memory */
 static struct index_line *lines_take(struct id_slice *slice, struct memory *memory,
                                      uint32_t count) {
     const uint32_t unit_lines = MEMORY_UNIT_BYTES / sizeof(struct index_line);
-    if (slice->block_left < count) {
+    if (slice->lines_left < count) {
         unsigned order = BLOCK_ORDER + slice->blocks / 4;
         while ((unit_lines << order) - 1 < count)
             order++;
@@ -65,13 +72,13 @@ static struct index_line *lines_take(struct id_slice *slice, struct memory *memo
             return NULL;
         *block = (struct id_block){slice->block, order};
         slice->block = block;
-        slice->block_left = (unit_lines << order) - 1;
+        slice->lines_next = (struct index_line *)block + 1;
+        slice->lines_left = (unit_lines << order) - 1;
         slice->blocks++;
     }
-    struct index_line *end =
-        (struct index_line *)slice->block + (unit_lines << slice->block->order);
-    struct index_line *lines = end - slice->block_left;
-    slice->block_left -= count;
+    struct index_line *lines = slice->lines_next;
+    slice->lines_next += count;
+    slice->lines_left -= count;
     memset(lines, 0, count * sizeof(*lines));
     return lines;
 }
@@ -99,8 +106,7 @@ static void window_make(struct id_table *table, struct id_slice *slice, struct m
             return;
         *page = (int32_t)(heads - (struct index_line *)slice);
     }
-    uint32_t count = table->rate / WINDOW_LINE_ENTRIES + 1;
-    count = count < ID_WINDOW_LINES_MAX ? count : ID_WINDOW_LINES_MAX;
+    uint32_t count = window_lines(table);
     struct index_line *lines = lines_take(slice, memory, count);
     if (!lines)
         return;
@@ -159,6 +165,16 @@ int id_reserve(struct id_table *table, struct memory *memory, uint128_t id, uint
     return 0;
 }
 
+static const struct id_record *
+line_find(const struct id_slice *slice, const struct index_line *line, uint128_t id, uint32_t tag) {
+    for (uint32_t matches = index_line_matches(line, tag); matches; matches &= matches - 1) {
+        const struct id_record *record = id_at(slice, line->slots[__builtin_ctz(matches)]);
+        if (record->id[0] == (uint64_t)id && record->id[1] == (uint64_t)(id >> 64))
+            return record;
+    }
+    return NULL;
+}
+
 const struct id_record *id_find(const struct id_table *table, uint128_t id, uint64_t hash) {
     const struct id_slice *slice = id_slice_of(table, id);
     if (unlikely(!slice))
@@ -167,14 +183,12 @@ const struct id_record *id_find(const struct id_table *table, uint128_t id, uint
     uint64_t number = id_window_number(table, id);
     const struct id_window *window = id_window_of(slice, number);
     if (window) {
-        const struct index_line *line = id_window_line(window, tag);
-        for (uint32_t matches = index_line_matches(line, tag); matches; matches &= matches - 1) {
-            const struct id_record *record = id_at(slice, line->slots[__builtin_ctz(matches)]);
-            if (record->id[0] == (uint64_t)id && record->id[1] == (uint64_t)(id >> 64))
-                return record;
-        }
-        if (!line->overflow)
-            return NULL;
+        struct index_line *line = id_window_line(window, tag);
+        const struct id_record *record = line_find(slice, line, id, tag);
+        if (!record && line->overflow & ID_IN_NEXT_LINE)
+            record = line_find(slice, id_next_line(window, line), id, tag);
+        if (record || !(line->overflow & ID_IN_INDEX))
+            return record;
     }
     struct index_cursor cursor;
     for (uint32_t slot = index_first(&slice->index, &cursor, tag); slot != INDEX_NONE;
@@ -192,9 +206,18 @@ void id_look_slow(const struct id_table *table, uint128_t id, struct id_hint *hi
     if (!slice)
         return;
     uint32_t tag = id_tag(hint->hash);
-    const struct id_window *window = id_window_of(slice, id_window_number(table, id));
+    uint64_t number = id_window_number(table, id);
+    const struct id_window *window = id_window_of(slice, number);
     if (window) {
         hint->line = id_window_line(window, tag);
+        return;
+    }
+    if (table->rate >= WINDOW_WORTH && number >= slice->stray_to) {
+        /* It is about to get lines. */
+        uint32_t count = window_lines(table);
+        count = count < slice->lines_left ? count : slice->lines_left;
+        for (uint32_t line = 0; line < count && line < WINDOW_FETCH_LINES; line++)
+            __builtin_prefetch(&slice->lines_next[line], 1);
         return;
     }
     index_prefetch(&slice->index, tag);
@@ -222,18 +245,26 @@ static void entry_add(const struct id_table *table, struct id_slice *slice, uint
                       uint32_t tag, uint32_t slot) {
     uint64_t number = id_window_number(table, id);
     const struct id_window *window = id_window_of(slice, number);
-    struct index_line *line = window ? id_window_line(window, tag) : NULL;
-    if (likely(line && line->count < INDEX_LINE_ENTRIES)) {
-        line->tags[line->count] = tag;
-        line->slots[line->count] = slot;
-        line->count++;
+    if (!window) {
+        index_insert(&slice->index, tag, slot);
+        if (number >= slice->stray_to)
+            slice->stray_to = number + 1;
         return;
     }
-    index_insert(&slice->index, tag, slot);
-    if (line)
-        line->overflow = 1;
-    else if (number >= slice->stray_to)
-        slice->stray_to = number + 1;
+    struct index_line *line = id_window_line(window, tag);
+    if (unlikely(line->count == INDEX_LINE_ENTRIES)) {
+        struct index_line *next = id_next_line(window, line);
+        if (next->count == INDEX_LINE_ENTRIES) {
+            line->overflow |= ID_IN_INDEX;
+            index_insert(&slice->index, tag, slot);
+            return;
+        }
+        line->overflow |= ID_IN_NEXT_LINE;
+        line = next;
+    }
+    line->tags[line->count] = tag;
+    line->slots[line->count] = slot;
+    line->count++;
 }
 
 void id_restore(struct id_table *table, const struct id_record *record, uint64_t hash) {

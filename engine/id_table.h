@@ -12,7 +12,7 @@
  *
  *  Where ids come fast, those of the same ID_WINDOW_MS stand together, in a few index lines of their own: what arrives together is
  *  then in the cache together, and nothing ever grows. A window gets as many lines as the one before would have needed; an id whose line
- *  is full goes to the slice's index (linear hashing), and the line says so. Where ids come slowly the index takes them all.
+ *  and the one behind are full goes to the slice's index (linear hashing), and the line says so. Where ids come slowly the index takes them all.
  *  Owner: the partition's lcore. Bounds: memory; ID_SLICES cover the hour back, the minute ahead and the current slice. Keeps: INV-4. */
 
 #define ID_SLICE_MS 32768u
@@ -20,7 +20,7 @@
 #define ID_WINDOW_MS 2u
 #define ID_WINDOWS (ID_SLICE_MS / ID_WINDOW_MS) /**< in a slice */
 #define ID_WINDOW_PAGE 64u                      /**< windows whose heads are allocated together */
-#define ID_WINDOW_LINES_MAX 1024u               /**< cleared in one step */
+#define ID_WINDOW_LINES_MAX 8192u               /**< cleared in one step */
 #define ID_WINDOWS_NONE UINT64_MAX
 
 /** 40 bytes (in memory only; 8-byte aligned). */
@@ -33,7 +33,13 @@ struct id_record {
 };
 _Static_assert(sizeof(struct id_record) == 40, "a remembered id takes 40 bytes");
 
-/** Index lines of the ids of ID_WINDOW_MS. `overflow` of a line: entries of it may stand in the slice's index. */
+/** Where else entries of a window's line may stand, in its `overflow`. */
+enum id_elsewhere {
+    ID_IN_NEXT_LINE = 1,
+    ID_IN_INDEX = 2, /**< the slice's */
+};
+
+/** Index lines of the ids of ID_WINDOW_MS. */
 struct id_window {
     struct index_line *lines; /**< NULL: none */
     uint32_t line_count;
@@ -57,11 +63,12 @@ struct id_slice {
     struct slab slab;         /**< the records; its head ends this line */
     /* the rest */
     struct index index;
-    uint64_t stray_to;      /**< above every window that has no lines and ids in the index */
-    uint64_t newest;        /**< newest window that was counted */
-    uint32_t newest_count;  /**< records there were when it began */
-    struct id_block *block; /**< newest block */
-    uint32_t block_left;    /**< lines that it has left, at its end */
+    uint64_t stray_to;             /**< above every window that has no lines and ids in the index */
+    uint64_t newest;               /**< newest window that was counted */
+    uint32_t newest_count;         /**< records there were when it began */
+    struct id_block *block;        /**< newest block */
+    struct index_line *lines_next; /**< the first of its lines that are left */
+    uint32_t lines_left;           /**< how many there are, up to its end */
     int32_t
         pages[ID_WINDOWS /
               ID_WINDOW_PAGE]; /**< heads of windows: distance from the slice in lines; 0: none */
@@ -107,6 +114,12 @@ static inline struct id_slice *id_slice_of(const struct id_table *table, uint128
 /** The line of an id in its window. (Splitting takes the tag's low bits, this the high ones.) */
 static inline struct index_line *id_window_line(const struct id_window *window, uint32_t tag) {
     return &window->lines[(uint64_t)tag * window->line_count >> 32];
+}
+
+/** The line behind it, or the first one. */
+static inline struct index_line *id_next_line(const struct id_window *window,
+                                              struct index_line *line) {
+    return line + 1 < window->lines + window->line_count ? line + 1 : window->lines;
 }
 
 /** The lines of a window of this slice, or NULL. */

@@ -15,10 +15,10 @@ struct partition {
     _Alignas(CACHE_LINE_BYTES) uint128_t
         digest; /**< in one line with the head of the accounts' index: what every event needs */
     bool digest_dirty; /**< changed since it was last logged */
+    uint8_t owner;     /**< lcore */
     struct account_table accounts;
     struct id_table ids;
     struct pending_table pendings;
-    uint8_t owner;     /**< lcore */
     uint32_t out;      /**< records that are checked out by travellers */
     uint32_t ids_kept; /**< room that is kept for what travellers may make here */
     uint32_t pendings_kept, accounts_kept;

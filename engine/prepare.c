@@ -22,6 +22,11 @@ static void account_ids_hash(const struct engine_lcore *lcore, struct account_id
     }
 }
 
+/** Another lcore may be changing its tables: nothing is looked up in them. */
+static inline bool is_own(const struct engine_lcore *lcore, const struct partition *partition) {
+    return likely(!lcore->travel) || partition->owner == lcore->index;
+}
+
 static inline void prepare_account(struct engine_lcore *lcore, struct prepared *prepared,
                                    unsigned which, uint64_t hash, uint64_t number) {
     struct partition *partition = &lcore->partitions[number];
@@ -29,7 +34,7 @@ static inline void prepare_account(struct engine_lcore *lcore, struct prepared *
     prepared->partition[which] = partition;
     prepared->account[which] = NULL;
     prepared->line[which] = NULL;
-    if (likely(partition->accounts.index.buckets))
+    if (likely(partition->accounts.index.buckets && is_own(lcore, partition)))
         prepared->line[which] = index_line_at(&partition->accounts.index, account_tag(hash));
 }
 
@@ -37,7 +42,10 @@ static inline void prepare_id(struct engine_lcore *lcore, struct prepared *prepa
                               uint64_t high) {
     uint128_t id = uint128_make(high, low);
     prepared->home = partition_of_transfer(lcore, id);
-    id_look(&prepared->home->ids, id, lcore->digest_seed, &prepared->id);
+    if (likely(is_own(lcore, prepared->home)))
+        id_look(&prepared->home->ids, id, lcore->digest_seed, &prepared->id);
+    else
+        prepared->id = (struct id_hint){.hash = hash_transfer_id(id, lcore->digest_seed)};
 }
 
 /** Nothing but fetches, so that as many as possible are on their way at a time: one whose page has to be looked up first holds up
