@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """tallyd on ext4, xfs and btrfs, with the two things that may happen to it there: it is killed, at any moment; or the file
 system fills up, stops, becomes read-only, or loses its disk. A match day runs meanwhile, which keeps a book of all that was
-acknowledged and compares: afterwards everything is there, once, and the books balance. tests/integration/crash repeats it."""
+acknowledged and compares: afterwards everything is there, once, and the books balance. tests/integration/crash repeats it,
+with more kills (TALLY_KILLS)."""
 
 import os
 import pathlib
@@ -18,7 +19,7 @@ from check import QUICK, equal, main, seed, skip, test  # noqa: E402
 from filesystems import FileSystem  # noqa: E402
 from matchday import Matchday  # noqa: E402
 
-KILLS = 3 if QUICK else 6
+KILLS = int(os.environ.get("TALLY_KILLS") or (2 if QUICK else 4))
 FILE_MB = 16
 CHECKPOINTS = ["--checkpoint-s", 1, "--checkpoint-mb", 4]  # so that one is nearly always under way
 REFUSED_START = (1, 3)  # a failure, or a directory that is refused; never 4, for nothing is damaged
