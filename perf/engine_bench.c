@@ -266,9 +266,9 @@ static int bench_open(struct bench *bench) {
         .hash_seed = 1,
         .digest_seed = 2,
         .id_time = true,
-        /* Account and index, and ids at up to 30 M/s for as long as is measured. */
+        /* Account and index, and ids at up to 20 M/s for as long as is measured. */
         .memory_bytes = (size_t)bench->accounts * ACCOUNT_BYTES +
-                        (size_t)(bench->seconds / 2 * 30e6 * 64) + (256u << 20),
+                        (size_t)(bench->seconds / 2 * 20e6 * 64) + (256u << 20),
         .log_buffer_bytes = WAL_SEGMENT_BYTES_MAX,
         .digest_interval_ns = NS_PER_SECOND,
         .horizon_back_ms = 3600000,
