@@ -28,7 +28,7 @@
  *  A process that a seed brings down (an assert, a fault) costs that seed alone: another one goes on behind it. */
 
 #define JOBS_MAX 16
-#define SEED_SECONDS_MAX 60 /**< of real time; a seed that takes longer hangs */
+#define SEED_SECONDS_MAX 60 /**< of a core; a seed that takes longer hangs */
 #define PACKETS 4095
 #define PROGRESS_SECONDS 60
 
@@ -49,17 +49,21 @@ struct totals {
     _Atomic uint64_t told[SIM_OPERATIONS][256];
     struct {
         _Atomic uint64_t seed;     /**< plus one; 0: between two */
-        _Atomic uint64_t began_ns; /**< real time */
+        _Atomic uint64_t began_ns; /**< the process' own time when the seed began */
     } jobs[JOBS_MAX];
 };
 
 static struct totals *totals;
 static unsigned replay_lcores; /**< named in the command that replays a seed; 0: as usual */
 
-static uint64_t real_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+static uint64_t clock_ns(clockid_t clock) {
+    struct timespec now = {0};
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t real_ns(void) {
+    return clock_ns(CLOCK_MONOTONIC);
 }
 
 static void report_failure(uint64_t seed, const char *what) {
@@ -164,7 +168,7 @@ static int job_main(const struct options *options, unsigned job) {
         if ((!options->forever && seed >= options->first + options->count) ||
             (options->stop && totals->failed))
             return 0;
-        atomic_store(&totals->jobs[job].began_ns, real_ns());
+        atomic_store(&totals->jobs[job].began_ns, clock_ns(CLOCK_PROCESS_CPUTIME_ID));
         atomic_store(&totals->jobs[job].seed, seed + 1);
         run_seed(options, seed, pool);
         atomic_store(&totals->jobs[job].seed, 0);
@@ -212,6 +216,16 @@ static void interrupt(int number) {
     interrupted = number;
 }
 
+/** Whether the process has been at one seed for too long; counted in its own time, for the machine may be busy with others. */
+static bool job_hangs(pid_t pid, unsigned job) {
+    clockid_t clock;
+    uint64_t began_ns = atomic_load(&totals->jobs[job].began_ns);
+    if (atomic_load(&totals->jobs[job].seed) == 0 || clock_getcpuclockid(pid, &clock) != 0)
+        return false;
+    uint64_t now_ns = clock_ns(clock);
+    return now_ns > began_ns && now_ns - began_ns > SEED_SECONDS_MAX * NS_PER_SECOND;
+}
+
 static void watch_jobs(const struct options *options) {
     pid_t pids[JOBS_MAX];
     unsigned running = 0;
@@ -230,10 +244,7 @@ static void watch_jobs(const struct options *options) {
             int status;
             if (pids[job] == 0)
                 continue;
-            uint64_t began_ns = atomic_load(&totals->jobs[job].began_ns);
-            bool hangs = !options->world.trace && atomic_load(&totals->jobs[job].seed) != 0 &&
-                         real_ns() - began_ns > SEED_SECONDS_MAX * NS_PER_SECOND;
-            if (hangs || interrupted)
+            if (job_hangs(pids[job], job) || interrupted)
                 kill(pids[job], SIGKILL);
             if (interrupted)
                 atomic_store(&totals->jobs[job].seed, 0);
