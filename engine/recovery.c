@@ -289,6 +289,7 @@ static int check_beginning(struct run *run, seq_t first_later) {
                  strerrordesc_np(-rc));
         return rc;
     }
+    wal_index_trim(position->index, file); /* files went since the checkpoint was published */
     if (position->seq && file == position->file_number + 1 && first == position->seq + 1) {
         position->file_number = file;
         position->file_offset = 0;

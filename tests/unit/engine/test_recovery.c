@@ -466,6 +466,48 @@ static void test_other_partitions(void) {
     drop();
 }
 
+/** Lcores are another number than wrote it: what each holds adds up to the same. */
+static void test_several_lcores(void) {
+    make(test_seed(83));
+    for (unsigned lcores = 2; lcores <= 3; lcores++) {
+        struct engine_config config = node.engine->config;
+        struct engine *engine;
+        struct wal_lane *lanes = aligned_alloc(CACHE_LINE_BYTES, lcores * sizeof(*lanes));
+        memset(lanes, 0, lcores * sizeof(*lanes));
+        config.lcores = lcores;
+        config.lanes = lanes;
+        config.memory_bytes *= lcores;
+        CHECK_EQ(engine_open(&config, &engine, cell.error, sizeof(cell.error)), 0);
+        const struct recovery_config recovery = {
+            .disk = cell.disk, .identity = &cell.identity, .workers = 4, .threads = true};
+        int rc = recovery_run(&recovery, engine, &cell.position, &cell.report, cell.error,
+                              sizeof(cell.error));
+        wal_position_release(&cell.position);
+        if (rc)
+            printf("%s\n", cell.error);
+        CHECK_EQ(rc, 0);
+        for (unsigned p = 0; p < config.partitions; p++)
+            CHECK(engine_partition_digest(engine, p) == now.digests[p]);
+        for (uint32_t slot = 0; slot < node.lcore->ledgers.slab.count; slot++) {
+            const struct ledger_total *want = ledger_at(&node.lcore->ledgers, slot);
+            uint128_t posted = 0, pending = 0;
+            for (unsigned i = 0; i < lcores; i++) {
+                struct ledger_total *part = ledger_find(&engine->lcores[i].ledgers, want->ledger);
+                posted += part ? part->sums.debits_posted : 0;
+                pending += part ? part->sums.credits_pending : 0;
+            }
+            CHECK(posted == want->sums.debits_posted && pending == want->sums.credits_pending);
+        }
+        uint64_t timestamps = 0;
+        for (unsigned i = 0; i < lcores; i++)
+            timestamps += engine->lcores[i].account_timestamps.count;
+        CHECK_EQ(timestamps, now.account_count);
+        engine_close(engine);
+        free(lanes);
+    }
+    drop();
+}
+
 static void progress(void *context, const struct recovery_progress *at) {
     struct cell *told = context;
     if (at->done_bytes > at->total_bytes || !at->phase[0])
@@ -495,6 +537,7 @@ int main(void) {
     TEST_RUN(test_torn_tail);
     TEST_RUN(test_until);
     TEST_RUN(test_other_partitions);
+    TEST_RUN(test_several_lcores);
     TEST_RUN(test_progress_is_told);
     return TEST_DONE();
 }
