@@ -153,16 +153,18 @@ static uint64_t log_bytes(const struct copy *copy, uint64_t file,
 
 static int copy_log(struct copy *copy, uint64_t file, seq_t first_seq, char *error,
                     size_t error_bytes) {
-    const struct wal_copy_config config = {.from = data_dir_disk(copy->from),
-                                           .to = data_dir_disk(copy->dir),
-                                           .from_identity =
-                                               &data_dir_settings(copy->from)->identity,
-                                           .to_identity = &data_dir_settings(copy->dir)->identity,
-                                           .file = file,
-                                           .first_seq = first_seq,
-                                           .last_seq = copy->last_seq,
-                                           .copied = copied_group,
-                                           .context = copy};
+    const struct wal_copy_config config = {
+        .from = data_dir_disk(copy->from),
+        .to = data_dir_disk(copy->dir),
+        .from_identity = &data_dir_settings(copy->from)->identity,
+        .to_identity = &data_dir_settings(copy->dir)->identity,
+        /* its digests are those of the old partitions: nobody may start from its first group */
+        .to_file = copy->log_only && file == 1 ? 2 : file,
+        .file = file,
+        .first_seq = first_seq,
+        .last_seq = copy->last_seq,
+        .copied = copied_group,
+        .context = copy};
     progress_begin(&copy->progress, "log");
     int rc = wal_copy(&config, &copy->position, error, error_bytes);
     progress_end(&copy->progress);

@@ -17,7 +17,8 @@ struct copy {
     seq_t
         checkpoint_seq; /**< the checkpoint to copy; 0: none, then the log must begin with group 1 */
     seq_t last_seq;     /**< inclusive */
-    bool log_only;      /**< copy no checkpoint, only the log that checkpoint_seq says is needed */
+    bool
+        log_only; /**< copy no checkpoint, only the log that checkpoint_seq says is needed, never as file 1 */
     int (*alive)(
         void *
             context); /**< asked now and then; what it returns but 0 ends the copy. NULL: nobody is asked */

@@ -273,12 +273,14 @@ static int open_source(struct copier *copier) {
 int wal_copy(const struct wal_copy_config *config, struct wal_position *position, char *error,
              size_t error_bytes) {
     assert(config->first_seq != 0 && config->file != 0);
-    *position = (struct wal_position){
-        .seq = config->first_seq - 1, .file_number = config->file, .index = wal_index_new()};
+    *position =
+        (struct wal_position){.seq = config->first_seq - 1,
+                              .file_number = config->to_file ? config->to_file : config->file,
+                              .index = wal_index_new()};
     struct copier copier = {.config = config,
                             .position = position,
                             .file = config->file,
-                            .to_file = config->file,
+                            .to_file = position->file_number,
                             .out = aligned_alloc(WAL_PAGE_BYTES, OUT_BYTES),
                             .error = error,
                             .error_bytes = error_bytes};

@@ -19,7 +19,8 @@ struct wal_copy_config {
     struct disk *from, *to;
     const struct wal_identity *from_identity; /**< cell id and size of files are checked */
     const struct wal_identity *to_identity;   /**< cell id and size of files */
-    uint64_t file; /**< where the range begins, there and here: at the start of this file */
+    uint64_t file;    /**< where the range begins: at the start of this file */
+    uint64_t to_file; /**< and there; 0: the same number */
     seq_t first_seq;
     seq_t last_seq; /**< inclusive; before first_seq: nothing is copied */
     uint64_t

@@ -136,6 +136,7 @@ def other_partitions():
         for partitions in (7,) if QUICK else (7, 1024):
             path, said = into(data, "--partitions", partitions)
             tally("checkpoint", "verify", "--data", path)
+            assert "not held any more" in tally("replay", "--data", path, "--until", "3", status=USAGE)
             for _ in range(2):  # a restart of it, too
                 with Elsewhere(path) as other:
                     equal(other.client.partitions, partitions, "partitions of the new cell")

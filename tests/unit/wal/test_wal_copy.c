@@ -161,6 +161,16 @@ static void test_ranges(void) {
     wal_position_release(&position);
     disk_memory_close(config.to);
 
+    memset(&copied, 0, sizeof(copied));
+    CHECK_EQ(disk_memory_open(&config.to), 0);
+    config.to_file = 7;
+    CHECK_EQ(wal_copy(&config, &position, error, sizeof(error)), 0);
+    CHECK_EQ(copied.first_file, 7);
+    CHECK(disk_memory_bytes(config.to, 3, &bytes) == NULL);
+    config.to_file = 0;
+    wal_position_release(&position);
+    disk_memory_close(config.to);
+
     for (seq_t until = 1; until < whole.last; until += 37) {
         memset(&copied, 0, sizeof(copied));
         CHECK_EQ(disk_memory_open(&config.to), 0);
