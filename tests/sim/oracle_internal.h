@@ -367,6 +367,22 @@ static inline void decided_at(struct walk *walk, position_t at, bool durable) {
     if (durable && at > walk->durable_at)
         walk->durable_at = at;
 }
+
+/* oracle_asked.c */
+/** Session, request and event, for messages. */
+const char *asked_name(const struct asked *asked);
+uint128_t asked_id(const struct asked *asked);
+bool request_is_account(const struct net_request *request);
+/** Where the log holds what an event created. @return false: it holds no such record */
+bool asked_logged(const struct oracle *oracle, const struct asked *asked, position_t *at,
+                  uint64_t *timestamp);
+/** `created` and the burning statuses: the log must say so, and because of this event. */
+bool asked_check_created(struct walk *walk, struct asked *asked, position_t *at);
+bool asked_check_burnt(struct walk *walk, const struct asked *asked);
+/** The balances that an answer shows, if they were wanted, as of everything before a place. */
+bool asked_check_balances(struct walk *walk, const struct asked *asked, position_t before);
+bool asked_balances_right(const struct walk *walk, const struct asked *asked, position_t before);
+
 bool reply_check(struct oracle *oracle, struct net_request *request);
 bool lookups_check(struct walk *walk);
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
-#include <stdio.h>
 
 #include "tests/sim/oracle_internal.h"
 
@@ -16,165 +15,17 @@ static uint64_t entry_timestamp(const struct net_request *request, uint32_t inde
     return u64_at(request->entries[index], 0);
 }
 
-static bool is_account(const struct net_request *request) {
-    return request->operation == OPERATION_CREATE_ACCOUNTS;
-}
-
-static uint128_t id_of(const struct asked *asked) {
-    return is_account(asked->request) ? asked->account.id : asked->transfer.id;
-}
-
-static const char *name_of(const struct asked *asked) {
-    static _Thread_local char text[160];
-    snprintf(text, sizeof(text), "session %" PRIx64 ", request %" PRIu64 ", event %" PRIu32 " (%s)",
-             asked->request->session->id, asked->request->number, asked->index,
-             oracle_id(id_of(asked)));
-    return text;
-}
-
 static bool says_exists(const struct net_request *request, uint32_t status) {
-    return is_account(request) ? status == ACCOUNT_STATUS_exists : status == TRANSFER_STATUS_exists;
+    return request_is_account(request) ? status == ACCOUNT_STATUS_exists
+                                       : status == TRANSFER_STATUS_exists;
 }
 
 /** Whether only the clock or the horizon says so: then the group in which they said it must be durable. */
 static bool by_the_clock(const struct net_request *request, uint32_t status) {
-    return !is_account(request) &&
+    return !request_is_account(request) &&
            (status == TRANSFER_STATUS_pending_transfer_expired ||
             status == TRANSFER_STATUS_id_expired || status == TRANSFER_STATUS_id_in_future ||
             status == TRANSFER_STATUS_pending_id_expired);
-}
-
-/* --- what is in the log ----------------------------------------------------------------------------------------------------------- */
-
-/** Where the log holds what an event created. @return false: it holds no such record */
-static bool logged(const struct oracle *oracle, const struct asked *asked, position_t *at,
-                   uint64_t *timestamp) {
-    if (is_account(asked->request)) {
-        const struct ledger_account *account = ledger_account_get(oracle, asked->account.id);
-        if (!account)
-            return false;
-        *at = account->at;
-        *timestamp = account->record.timestamp;
-        return true;
-    }
-    const struct ledger_transfer *transfer = ledger_transfer_get(oracle, asked->transfer.id);
-    if (!transfer)
-        return false;
-    *at = transfer->at;
-    *timestamp = transfer->record.timestamp;
-    return true;
-}
-
-static bool check_created(struct walk *walk, struct asked *asked, position_t *at) {
-    struct oracle *oracle = walk->oracle;
-    uint64_t timestamp;
-    if (!logged(oracle, asked, at, &timestamp))
-        return oracle_fail(oracle, "INV-5",
-                           "%s is answered `created`, and no durable group holds it (%zu groups)",
-                           name_of(asked), oracle->group_count);
-    if (position_seq(*at) > walk->request->token_seq)
-        return oracle_fail(oracle, "INV-5",
-                           "%s is in group %" PRIu64 ", its answer shows group %" PRIu64,
-                           name_of(asked), position_seq(*at), walk->request->token_seq);
-    if (timestamp != asked->timestamp)
-        return oracle_fail(oracle, "outcome",
-                           "%s is answered `created` at %" PRIu64 ", the log says %" PRIu64,
-                           name_of(asked), asked->timestamp, timestamp);
-    if (!asked->explains)
-        return oracle_fail(oracle, "INV-4",
-                           "%s is answered `created`, what the log holds did not come of it",
-                           name_of(asked));
-    for (struct asked *other = oracle_map_get(is_account(walk->request) ? &oracle->asked_accounts
-                                                                        : &oracle->asked_transfers,
-                                              id_of(asked));
-         other; other = other->next) {
-        if (other != asked && other->answered && other->status == asked->status &&
-            other->timestamp == timestamp)
-            return oracle_fail(oracle, "INV-4", "%s is answered `created` for a second time",
-                               name_of(asked));
-        if (other != asked)
-            other->explains = false;
-    }
-    return true;
-}
-
-static bool check_burnt(struct walk *walk, const struct asked *asked) {
-    const struct ledger_burnt *burnt =
-        oracle_map_get(&walk->oracle->ledger.burnt_map, asked->transfer.id);
-    if (!burnt || !asked->burns || position_decided(burnt->at) != asked->timestamp ||
-        burnt->status != asked->status)
-        return oracle_fail(walk->oracle, "INV-5",
-                           "%s is answered status %" PRIu32 " at %" PRIu64
-                           ", which burns its id, and no durable group says so",
-                           name_of(asked), asked->status, asked->timestamp);
-    return true;
-}
-
-/* --- balances ------------------------------------------------------------------------------------------------------------------------ */
-
-static bool balances_are(const struct account *account, const uint8_t *shown) {
-    return account->debits_pending == u128_at(shown, 0) &&
-           account->debits_posted == u128_at(shown, 16) &&
-           account->credits_pending == u128_at(shown, 32) &&
-           account->credits_posted == u128_at(shown, 48);
-}
-
-/** Whether an account (0: none is known) shows these balances as of `before`. */
-static bool account_shows(const struct oracle *oracle, uint128_t id, position_t before,
-                          const uint8_t *shown) {
-    static const uint8_t nothing[64];
-    const struct ledger_account *known = ledger_account_get(oracle, id);
-    struct account account;
-    if (known && ledger_account_as_of(known, before, &account))
-        return balances_are(&account, shown);
-    return memcmp(shown, nothing, sizeof(nothing)) == 0;
-}
-
-/** Refused before anybody looks for the account. */
-static bool refused_early(const struct net_request *request, uint32_t status) {
-    static const uint32_t accounts[] = {1, 2, 3, 22, 23, 24, 25};
-    static const uint32_t transfers[] = {1, 2, 3, 56, 57, 58, 59};
-    const uint32_t *early = is_account(request) ? accounts : transfers;
-    for (size_t i = 0; i < 7; i++) {
-        if (early[i] == status)
-            return true;
-    }
-    return false;
-}
-
-static bool balances_as_of(const struct oracle *oracle, const struct asked *asked,
-                           position_t before) {
-    const uint8_t *shown = asked->request->entries[asked->index] + 16;
-    static const uint8_t nothing[64];
-    if (is_account(asked->request))
-        return account_shows(oracle, asked->account.id, before, shown);
-    const struct transfer *transfer = &asked->transfer;
-    bool resolves = transfer->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING);
-    bool refused = asked->status != TRANSFER_STATUS_created;
-    if (refused && (refused_early(asked->request, asked->status) || resolves) &&
-        memcmp(shown, nothing, sizeof(nothing)) == 0)
-        return true;
-    const struct ledger_transfer *pending = ledger_transfer_get(oracle, transfer->pending_id);
-    if (pending && pending->at < before &&
-        (resolves || (transfer->debit_account_id == 0 && refused)) &&
-        account_shows(oracle, pending->record.debit_account_id, before, shown))
-        return true;
-    return !(resolves && !refused) &&
-           account_shows(oracle, transfer->debit_account_id, before, shown);
-}
-
-static bool balances_right(const struct walk *walk, const struct asked *asked, position_t before) {
-    return !walk->request->balances || balances_as_of(walk->oracle, asked, before);
-}
-
-static bool check_balances(struct walk *walk, const struct asked *asked, position_t before) {
-    return balances_right(walk, asked, before) ||
-           oracle_fail(walk->oracle, "balances",
-                       "%s, status %" PRIu32 ": the balances shown are not those after %" PRIu64
-                       " (debits posted %s, credits posted %s)",
-                       name_of(asked), asked->status, position_decided(before) - 1,
-                       oracle_id(u128_at(walk->request->entries[asked->index] + 16, 16)),
-                       oracle_id(u128_at(walk->request->entries[asked->index] + 16, 48)));
 }
 
 /* --- single events ------------------------------------------------------------------------------------------------------------------ */
@@ -189,7 +40,7 @@ static bool forgotten_meanwhile(const struct walk *walk, const struct asked *ask
                                 const struct decision *decision) {
     const struct oracle *oracle = walk->oracle;
     seq_t seq = walk->request->token_seq;
-    if (is_account(walk->request) || asked->status != TRANSFER_STATUS_id_expired ||
+    if (request_is_account(walk->request) || asked->status != TRANSFER_STATUS_id_expired ||
         decision->status < 36 || (decision->status > 46 && decision->status != 67) || !seq ||
         seq > oracle->group_count)
         return false;
@@ -210,21 +61,21 @@ static bool check_refused_at(struct walk *walk, const struct asked *asked, posit
             !forgotten_meanwhile(walk, asked, &decision))
             continue;
         refused = true;
-        if (balances_right(walk, asked, *at + 1))
+        if (asked_balances_right(walk, asked, *at + 1))
             return true;
     }
     if (refused)
-        return check_balances(walk, asked, *at + 1);
+        return asked_check_balances(walk, asked, *at + 1);
     return oracle_fail(oracle, "status",
                        "%s is answered status %" PRIu32 " at %" PRIu64 ", and comes to %" PRIu32
                        " there",
-                       name_of(asked), asked->status, asked->timestamp, decision.status);
+                       asked_name(asked), asked->status, asked->timestamp, decision.status);
 }
 
 /** A refusal that the log holds, or one that leaves no trace there. */
 static bool check_trace(struct walk *walk, struct asked *asked) {
-    bool burns = !is_account(walk->request) && status_burns(asked->status);
-    return burns ? check_burnt(walk, asked) : explain_refused(walk->oracle, asked);
+    bool burns = !request_is_account(walk->request) && status_burns(asked->status);
+    return burns ? asked_check_burnt(walk, asked) : explain_refused(walk->oracle, asked);
 }
 
 static bool check_refused(struct walk *walk, struct asked *asked) {
@@ -233,14 +84,14 @@ static bool check_refused(struct walk *walk, struct asked *asked) {
         return oracle_fail(walk->oracle, "real time",
                            "%s was decided at %" PRIu64 ", not after %" PRIu64
                            ", which it must have come after",
-                           name_of(asked), asked->timestamp, walk->after);
+                           asked_name(asked), asked->timestamp, walk->after);
     bool clock = by_the_clock(walk->request, asked->status);
-    bool burns = !is_account(walk->request) && status_burns(asked->status);
+    bool burns = !request_is_account(walk->request) && status_burns(asked->status);
     if (clock && !log_group_at(walk->oracle, asked->timestamp))
         return oracle_fail(walk->oracle, "INV-5",
                            "%s is answered status %" PRIu32 " at %" PRIu64
                            ", and the group that says so is not durable",
-                           name_of(asked), asked->status, asked->timestamp);
+                           asked_name(asked), asked->status, asked->timestamp);
     if (!check_refused_at(walk, asked, &at))
         return false;
     if (burns) {
@@ -266,7 +117,7 @@ static position_t known_before(const struct walk *walk, uint32_t index) {
             unsigned count = log_moments(walk->oracle, entry_timestamp(request, i), moments);
             return moments[count - 1].at;
         }
-        if (logged(walk->oracle, &request->events[i], &at, &timestamp))
+        if (asked_logged(walk->oracle, &request->events[i], &at, &timestamp))
             return at;
     }
     return ~(position_t)0;
@@ -281,13 +132,13 @@ static bool exists_at(struct walk *walk, const struct asked *asked, position_t a
         horizon_ms = walk->oracle->groups[(seq < last ? seq : last) - 1].horizon_ms;
     decide_single(walk->oracle, asked, at, horizon_ms, &decision);
     return decision.status == asked->status && decision.timestamp == asked->timestamp &&
-           balances_right(walk, asked, at + 1);
+           asked_balances_right(walk, asked, at + 1);
 }
 
 /** The account whose versions matter for an `exists`. */
 static const struct ledger_account *home_of(const struct oracle *oracle,
                                             const struct asked *asked) {
-    if (is_account(asked->request))
+    if (request_is_account(asked->request))
         return ledger_account_get(oracle, asked->account.id);
     const struct ledger_transfer *known = ledger_transfer_get(oracle, asked->transfer.id);
     return known ? ledger_account_get(oracle, known->record.debit_account_id) : NULL;
@@ -296,15 +147,15 @@ static const struct ledger_account *home_of(const struct oracle *oracle,
 static bool check_exists(struct walk *walk, struct asked *asked) {
     position_t first, until = known_before(walk, asked->index);
     uint64_t timestamp;
-    if (!logged(walk->oracle, asked, &first, &timestamp))
+    if (!asked_logged(walk->oracle, asked, &first, &timestamp))
         return oracle_fail(walk->oracle, "INV-5",
                            "%s is answered `exists`, and no durable group holds it",
-                           name_of(asked));
+                           asked_name(asked));
     position_t from = first > walk->after_at ? first : walk->after_at;
     if (from + 1 >= until)
         return oracle_fail(walk->oracle, "real time",
                            "%s is answered `exists`, before it was there or out of order",
-                           name_of(asked));
+                           asked_name(asked));
     position_t found = exists_at(walk, asked, from + 1) ? from + 1 : 0;
     const struct ledger_account *home = home_of(walk->oracle, asked);
     for (size_t i = 0; !found && home && i < home->version_count; i++) {
@@ -317,7 +168,7 @@ static bool check_exists(struct walk *walk, struct asked *asked) {
             walk->oracle, "status",
             "%s is answered `exists` of %" PRIu64
             " with its balances, which is so nowhere behind %" PRIu64 " and before %" PRIu64,
-            name_of(asked), asked->timestamp, position_decided(from), position_decided(until));
+            asked_name(asked), asked->timestamp, position_decided(from), position_decided(until));
     decided_at(walk, found - 1, false);
     decided_at(walk, first, true);
     return true;
@@ -326,15 +177,15 @@ static bool check_exists(struct walk *walk, struct asked *asked) {
 static bool check_single(struct walk *walk, struct asked *asked) {
     if (asked->status == TRANSFER_STATUS_created) {
         position_t at;
-        if (!check_created(walk, asked, &at))
+        if (!asked_check_created(walk, asked, &at))
             return false;
         if (position_decided(at) <= walk->after || at <= walk->after_at)
             return oracle_fail(walk->oracle, "real time",
                                "%s was decided at %" PRIu64 ", not after %" PRIu64
                                ", which it must have come after",
-                               name_of(asked), position_decided(at), walk->after);
+                               asked_name(asked), position_decided(at), walk->after);
         decided_at(walk, at, true);
-        return check_balances(walk, asked, at + 1);
+        return asked_check_balances(walk, asked, at + 1);
     }
     if (!check_trace(walk, asked))
         return false;
@@ -356,7 +207,7 @@ static bool chain_times(struct walk *walk, struct asked *first, size_t count, ui
         struct asked *asked = &first[i];
         position_t at = 0;
         if (asked->status == TRANSFER_STATUS_created) {
-            if (!check_created(walk, asked, &at))
+            if (!asked_check_created(walk, asked, &at))
                 return false;
             *seq = position_seq(at);
             times[i] = position_decided(at);
@@ -373,7 +224,7 @@ static bool chain_times(struct walk *walk, struct asked *first, size_t count, ui
         if (times[i] && times[i] != due)
             return oracle_fail(walk->oracle, "chain",
                                "%s was decided at %" PRIu64 ", its chain at %" PRIu64,
-                               name_of(&first[i]), times[i], times[known]);
+                               asked_name(&first[i]), times[i], times[known]);
         times[i] = due;
     }
     if (known == count || times[0] <= walk->after ||
@@ -381,7 +232,7 @@ static bool chain_times(struct walk *walk, struct asked *first, size_t count, ui
         return oracle_fail(walk->oracle, "real time",
                            "the chain of %s was not decided after %" PRIu64
                            ", which it must have come after",
-                           name_of(first), walk->after);
+                           asked_name(first), walk->after);
     return true;
 }
 
@@ -407,7 +258,7 @@ static bool chain_comes_to(struct walk *walk, struct asked *first, size_t count,
 static bool chain_balances_right(const struct walk *walk, struct asked *first, size_t count,
                                  position_t before) {
     for (size_t i = 0; i < count; i++) {
-        if (!balances_right(walk, &first[i], before))
+        if (!asked_balances_right(walk, &first[i], before))
             return false;
     }
     return true;
@@ -435,8 +286,8 @@ static bool check_failed_chain(struct walk *walk, struct asked *first, size_t co
     return oracle_fail(oracle, "status",
                        "%s, member %zu of a chain, is answered status %" PRIu32 " at %" PRIu64
                        ", and comes to %" PRIu32 " at %" PRIu64,
-                       name_of(&first[wrong]), wrong, first[wrong].status, first[wrong].timestamp,
-                       decisions[wrong].status, decisions[wrong].timestamp);
+                       asked_name(&first[wrong]), wrong, first[wrong].status,
+                       first[wrong].timestamp, decisions[wrong].status, decisions[wrong].timestamp);
 }
 
 /** What a failed chain leaves behind, or that it leaves nothing. @param durable whether the log says so */
@@ -445,14 +296,14 @@ static bool check_chain_traces(struct walk *walk, struct asked *first, size_t co
     for (size_t i = 0; i < count; i++) {
         struct asked *asked = &first[i];
         bool clock = by_the_clock(walk->request, asked->status);
-        bool burns = !is_account(walk->request) && status_burns(asked->status);
+        bool burns = !request_is_account(walk->request) && status_burns(asked->status);
         if (!check_trace(walk, asked))
             return false;
         if (clock && !log_group_at(walk->oracle, times[i]))
             return oracle_fail(walk->oracle, "INV-5",
                                "%s is answered status %" PRIu32 " at %" PRIu64
                                ", and the group that says so is not durable",
-                               name_of(asked), asked->status, times[i]);
+                               asked_name(asked), asked->status, times[i]);
         *durable |= clock || burns;
     }
     return true;
@@ -467,7 +318,7 @@ static bool check_chain(struct walk *walk, struct asked *first, size_t count) {
         created += first[i].status == TRANSFER_STATUS_created;
     if (created != 0 && created != count)
         return oracle_fail(oracle, "chain", "the chain of %s: %zu of %zu events took effect",
-                           name_of(first), created, count);
+                           asked_name(first), created, count);
     if (!chain_times(walk, first, count, times, &seq))
         return false;
     bool durable = created == count;
@@ -477,7 +328,7 @@ static bool check_chain(struct walk *walk, struct asked *first, size_t count) {
         return false;
     decided_at(walk, at, durable);
     for (size_t i = 0; i < count; i++) {
-        if (!check_balances(walk, &first[i], at + 1))
+        if (!asked_check_balances(walk, &first[i], at + 1))
             return false;
     }
     return true;
