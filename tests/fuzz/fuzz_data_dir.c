@@ -49,7 +49,7 @@ static void directory_remove(void) {
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         unlinkat(folder, names[i], 0);
     unlinkat(folder, "wal", AT_REMOVEDIR);
-    unlinkat(folder, "checkpoints", AT_REMOVEDIR);
+    unlinkat(folder, "checkpoint", AT_REMOVEDIR);
     close(folder);
     rmdir(directory);
 }
