@@ -21,13 +21,21 @@ int account_timestamps_add(struct engine_lcore *lcore, const uint64_t *timestamp
     return 0;
 }
 
-bool account_timestamp_taken(const struct engine_lcore *lcore, uint64_t timestamp) {
+static bool timestamp_taken_here(const struct engine_lcore *lcore, uint64_t timestamp) {
     uint64_t hash = timestamp_hash(timestamp);
     struct index_cursor cursor;
     uint32_t tag = (uint32_t)(hash >> 32);
     for (uint32_t slot = index_first(&lcore->account_timestamps, &cursor, tag); slot != INDEX_NONE;
          slot = index_next(&lcore->account_timestamps, &cursor, tag)) {
         if (slot == (uint32_t)hash)
+            return true;
+    }
+    return false;
+}
+
+bool account_timestamp_taken(const struct engine_lcore *lcore, uint64_t timestamp) {
+    for (unsigned i = 0; i < lcore->engine->config.lcores; i++) {
+        if (timestamp_taken_here(&lcore->engine->lcores[i], timestamp))
             return true;
     }
     return false;
@@ -41,11 +49,12 @@ struct account *lcore_account_find(struct engine_lcore *lcore, uint128_t id, uin
 
 int account_room_reserve(struct engine_lcore *lcore, struct partition *partition, uint32_t count,
                          uint32_t total) {
-    int error = account_reserve(&partition->accounts, &lcore->memory, count);
+    struct engine_lcore *home = partition_lcore(lcore, partition);
+    int error = account_reserve(&partition->accounts, &home->memory, count);
     if (!error)
-        error = ledger_reserve(&lcore->ledgers, &lcore->memory, total);
+        error = ledger_reserve(&home->ledgers, &home->memory, total);
     if (!error)
-        error = index_reserve(&lcore->account_timestamps, &lcore->memory, total);
+        error = index_reserve(&home->account_timestamps, &home->memory, total);
     return error;
 }
 
@@ -55,9 +64,8 @@ void account_gather(struct engine_lcore *lcore, const struct account *event, uin
     view->event = event;
     view->existing = lcore_account_find(lcore, event->id, hash);
     view->memory_full =
-        !view->existing &&
-        account_room_reserve(lcore, partition, count + partition->accounts_kept,
-                             total + (lcore->travel ? lcore->travel->accounts_kept : 0)) != 0;
+        !view->existing && account_room_reserve(lcore, partition, count + partition->accounts_kept,
+                                                total + travel_accounts_kept(lcore)) != 0;
     view->import_cursor = lcore->import_cursor_accounts;
     view->import_collides = false;
     if ((event->flags & ACCOUNT_IMPORTED) && event->timestamp > view->import_cursor &&
@@ -68,29 +76,18 @@ void account_gather(struct engine_lcore *lcore, const struct account *event, uin
     }
 }
 
-/** What an account's creation changes beside its record and the digest. */
-static void account_noted(struct engine_lcore *lcore, const struct account *record) {
-    ledger_need(&lcore->ledgers, record->ledger);
-    uint64_t time_hash = timestamp_hash(record->timestamp);
-    index_insert(&lcore->account_timestamps, (uint32_t)(time_hash >> 32), (uint32_t)time_hash);
-}
-
+/** What an account's creation changes beside its record. */
 static void account_created(struct engine_lcore *lcore, struct partition *partition,
                             const struct account *record, uint64_t hash) {
+    struct engine_lcore *home = partition_lcore(lcore, partition);
     struct account_delta delta = {.closed = !!(record->flags & ACCOUNT_CLOSED)};
     partition->digest += partition_account_hash(record, lcore->digest_seed);
     partition_digest_delta(partition, hash, &delta);
-    account_noted(lcore, record);
+    ledger_need(&home->ledgers, record->ledger);
+    uint64_t time_hash = timestamp_hash(record->timestamp);
+    index_insert(&home->account_timestamps, (uint32_t)(time_hash >> 32), (uint32_t)time_hash);
     if (record->timestamp > lcore->import_cursor_accounts)
         lcore->import_cursor_accounts = record->timestamp;
-}
-
-static struct account *account_add(struct partition *partition, const struct account *record,
-                                   uint64_t hash, uint32_t group) {
-    struct account *account = account_insert(&partition->accounts, record->id, hash);
-    *account = *record;
-    account->reserved = group;
-    return account;
 }
 
 struct account *account_apply_create(struct engine_lcore *lcore, const struct account *record,
@@ -98,14 +95,11 @@ struct account *account_apply_create(struct engine_lcore *lcore, const struct ac
     struct partition *partition = partition_of_hash(lcore, hash);
     if (account_room_reserve(lcore, partition, 1, 1) != 0)
         return NULL;
+    struct account *account = account_insert(&partition->accounts, record->id, hash);
+    *account = *record;
+    account->reserved = group;
     account_created(lcore, partition, record, hash);
-    return account_add(partition, record, hash, group);
-}
-
-void account_apply_travelled(struct engine_lcore *lcore, const struct account *record,
-                             uint64_t hash, uint32_t group) {
-    account_noted(lcore, record);
-    account_add(partition_of_hash(lcore, hash), record, hash, group);
+    return account;
 }
 
 wal_place_t account_log(struct engine_lcore *lcore, const struct account *record,

@@ -121,7 +121,9 @@ static struct copy *copy_pending(struct engine_lcore *lcore, uint128_t id, uint6
     if (unlikely(lcore->chain->luggage)) {
         const struct travel_stop *stop =
             travel_stop_find(lcore, lcore->chain->luggage, RECORD_PENDING, id);
-        if (stop && stop->present)
+        /* this group's horizon may be higher than the one at the stop */
+        if (stop && stop->present &&
+            !pending_is_forgotten(&stop->pending, lcore->id_time ? lcore->horizon_ms : 0))
             pending = &stop->pending;
     } else {
         struct partition *partition = partition_of_transfer(lcore, id);
@@ -262,10 +264,9 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
     uint128_t debit_id = asked->debit_account_id, credit_id = asked->credit_account_id;
     if (asked->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)) {
         gather_pending_copy(lcore, asked, &view);
-        if (view.pending) {
-            debit_id = view.pending->transfer.debit_account_id;
-            credit_id = view.pending->transfer.credit_account_id;
-        }
+        /* without it nothing is asked about accounts */
+        debit_id = view.pending ? view.pending->transfer.debit_account_id : 0;
+        credit_id = view.pending ? view.pending->transfer.credit_account_id : 0;
     }
     effect->debit_hash = hash_id(debit_id, lcore->hash_seed);
     effect->credit_hash = hash_id(credit_id, lcore->hash_seed);
@@ -277,6 +278,12 @@ static void transfer_member(struct engine_lcore *lcore, struct engine_request *r
     view.credit = credit ? &credit->account : NULL;
     effect->debit = debit ? debit->original : NULL;
     effect->credit = credit ? credit->original : NULL;
+    if (unlikely(chain->missing_count)) {
+        /* its pending transfer came into being on the way: nothing is decided before its accounts are gathered too */
+        *outcome = (struct transfer_outcome){.status = TRANSFER_STATUS_linked_event_failed,
+                                             .timestamp = decided};
+        return;
+    }
     if (asked->flags & TRANSFER_IMPORTED)
         view.import_collides = account_timestamp_taken(lcore, asked->timestamp);
     transfer_decide(&view, outcome);

@@ -54,14 +54,6 @@ void request_fetch(struct engine_lcore *lcore, struct engine_request *request, u
     (void)error;
 }
 
-/** Whoever saw the reply to an event asks for the next one later, wherever that is decided: so it gets a later timestamp. */
-static void clock_pass(struct engine_lcore *lcore, uint64_t timestamp) {
-    if (timestamp <= lcore->last_timestamp)
-        return;
-    lcore->last_timestamp = timestamp;
-    engine_clock(lcore, timestamp);
-}
-
 unsigned engine_completed(struct engine_lcore *lcore, struct engine_request **requests,
                           unsigned count_max) {
     /* Acquire pairs with the WAL's release of commit_seq: what is acknowledged from here on is durable. */

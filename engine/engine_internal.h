@@ -155,6 +155,13 @@ static inline struct partition *partition_of_hash(const struct engine_lcore *lco
                                                 lcore->partition_magic)];
 }
 
+/** Whose memory, ledgers and heaps a partition's are: another lcore's only while this one has all tables to itself. */
+static inline struct engine_lcore *partition_lcore(struct engine_lcore *lcore,
+                                                   const struct partition *partition) {
+    return likely(partition->owner == lcore->index) ? lcore
+                                                    : &lcore->engine->lcores[partition->owner];
+}
+
 static inline struct partition *partition_of_transfer(const struct engine_lcore *lcore,
                                                       uint128_t id) {
     return &lcore->partitions[hash_partition_by((uint64_t)id & 0xffff, lcore->partition_count,
@@ -203,6 +210,15 @@ static inline seq_t group_bound(const struct engine_lcore *lcore) {
 static inline void request_wait_for(struct engine_request *request, seq_t group) {
     if (group > request->wait_group)
         request->wait_group = group;
+}
+
+/** The lcore's clock goes past a timestamp that it learnt of: whoever saw the reply to an event asks for the next one later, wherever
+ *  that is decided, and so it gets a later timestamp. */
+static inline void clock_pass(struct engine_lcore *lcore, uint64_t timestamp) {
+    if (timestamp <= lcore->last_timestamp)
+        return;
+    lcore->last_timestamp = timestamp;
+    engine_clock(lcore, timestamp);
 }
 
 /* engine.c */
@@ -348,9 +364,6 @@ void account_install(struct engine_lcore *lcore, const struct account *record, u
 /** Create an account in the tables, logged already. Room must be there unless replaying. @return it, or NULL for lack of memory */
 struct account *account_apply_create(struct engine_lcore *lcore, const struct account *record,
                                      uint64_t hash, uint32_t group);
-/** The same for an outcome that another lcore accounts for; room was kept. */
-void account_apply_travelled(struct engine_lcore *lcore, const struct account *record,
-                             uint64_t hash, uint32_t group);
 void account_execute(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                      struct prepared *prepared);
 /** @param count how many accounts need room in this one's partition, @param total in all */

@@ -74,6 +74,7 @@ enum progress {
     PROGRESS_STALLED, /**< every fetch slot is taken */
     PROGRESS_BLOCKED, /**< the next event has to wait for earlier ones of the request, which travel */
     PROGRESS_FULL,    /**< it has to travel, and no traveller is free */
+    PROGRESS_ALONE,   /**< imported events wait until this lcore has all tables to itself */
 };
 
 /** Whether this group's horizon is so far behind that the ids in use would not fit the window. Then the group has to be sealed first. */
@@ -116,6 +117,8 @@ static enum progress request_execute(struct engine_lcore *lcore, struct engine_r
             if (likely(done == left && left))
                 continue;
         }
+        if (unlikely(lcore->travel) && request->imported && !travel_alone(lcore))
+            return PROGRESS_ALONE;
         if (unlikely(lcore->fetch_free_count < slots))
             return PROGRESS_STALLED;
         if (creates) {
@@ -125,7 +128,7 @@ static enum progress request_execute(struct engine_lcore *lcore, struct engine_r
                          !checkpoint_has_room(lcore, count)))
                 return PROGRESS_NO_ROOM;
         }
-        if (unlikely(lcore->travel)) {
+        if (unlikely(lcore->travel) && !request->imported) {
             enum travel_answer answer =
                 travel_event(lcore, request, event, count, &prepared[*used]);
             if (answer == TRAVEL_EARLIER)
@@ -232,6 +235,8 @@ static void watch_memory(struct engine_lcore *lcore) {
 }
 
 unsigned engine_execute(struct engine_lcore *lcore, unsigned events_max) {
+    if (travel_frozen(lcore))
+        return engine_exchange(lcore);
     unsigned work = take_answers(lcore);
     work += expire_due(lcore);
     forget(lcore);
@@ -244,6 +249,8 @@ unsigned engine_execute(struct engine_lcore *lcore, unsigned events_max) {
         while (used < prepared && progress == PROGRESS_DONE && lcore->queue.head) {
             struct engine_request *request = lcore->queue.head;
             progress = request_execute(lcore, request, lcore->prepared, prepared, &used);
+            if (unlikely(lcore->travel) && request->imported && progress != PROGRESS_ALONE)
+                travel_alone_end(lcore);
             if (request->next_event == request->event_count) {
                 queue_pop(&lcore->queue);
                 if (!request->unresolved && !request->away)
@@ -260,7 +267,7 @@ unsigned engine_execute(struct engine_lcore *lcore, unsigned events_max) {
             }
         }
         executed += used;
-        if (progress == PROGRESS_NO_ROOM)
+        if (progress == PROGRESS_NO_ROOM || progress == PROGRESS_ALONE)
             break;
     }
     if (executed)

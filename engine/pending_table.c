@@ -16,8 +16,7 @@ uint32_t pending_find(const struct pending_table *table, uint128_t id, uint64_t 
         slot = index_next(&table->index, &cursor, pending_tag(hash));
     if (slot == INDEX_NONE || !table->id_time)
         return slot;
-    const struct pending *pending = pending_at(table, slot);
-    return pending->state != PENDING_LIVE && pending->release_ms < horizon_ms ? INDEX_NONE : slot;
+    return pending_is_forgotten(pending_at(table, slot), horizon_ms) ? INDEX_NONE : slot;
 }
 
 int pending_reserve(struct pending_table *table, struct memory *memory, uint32_t more) {

@@ -70,6 +70,11 @@ uint32_t pending_insert(struct pending_table *table, const struct transfer *tran
 void pending_resolve(struct pending_table *table, uint32_t slot, enum pending_state state,
                      uint128_t resolver_id);
 
+/** A resolved one below the horizon counts as gone, whether or not its room was given back. @param horizon_ms 0: no id time */
+static inline bool pending_is_forgotten(const struct pending *pending, uint64_t horizon_ms) {
+    return pending->state != PENDING_LIVE && pending->release_ms < horizon_ms;
+}
+
 /** A traveller has set out to expire it: it stays live, but is not due again. */
 void pending_expiry_starts(struct pending_table *table, uint32_t slot);
 

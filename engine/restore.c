@@ -95,6 +95,7 @@ void restore_close(struct restore *restore) {
         struct restore_worker *worker = &restore->worker[i];
         free(worker->ledgers.entries);
         free(worker->digests_told.records);
+        free(worker->ends_told.records);
         free(worker->totals_told.records);
         free(worker->timestamps);
         free(worker->burst);

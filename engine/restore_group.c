@@ -142,6 +142,19 @@ static int restore_id(struct restore_worker *worker, const struct wal_transfer_f
     return 0;
 }
 
+static int told_add(struct restore_worker *worker, struct restore_told *told, const void *record) {
+    if (told->count == told->capacity) {
+        uint32_t capacity = told->capacity ? told->capacity * 2 : 256;
+        const void **records = realloc(told->records, capacity * sizeof(*records));
+        if (!records)
+            return full(worker);
+        told->records = records;
+        told->capacity = capacity;
+    }
+    told->records[told->count++] = record;
+    return 0;
+}
+
 /** The end of a live pending transfer. `record` names its accounts and ledger, whatever ended it. */
 static int restore_resolve(struct restore_worker *worker, uint128_t id, enum pending_state state,
                            const struct wal_transfer_fields *record) {
@@ -167,6 +180,36 @@ static int restore_resolve(struct restore_worker *worker, uint128_t id, enum pen
     return 0;
 }
 
+/** @param type of the record that says it */
+static int restore_ended(struct restore_worker *worker, const struct wal_transfer_fields *fields,
+                         uint8_t type) {
+    const struct transfer *transfer = &fields->transfer;
+    if (type == WAL_RECORD_EXPIRY)
+        return restore_resolve(worker, transfer->id, PENDING_EXPIRED, fields);
+    return restore_resolve(
+        worker, transfer->pending_id,
+        transfer->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED, fields);
+}
+
+/** The group's segments have all been seen. */
+static int restore_ends(struct restore_worker *worker) {
+    int rc = 0;
+    for (uint32_t i = 0; i < worker->ends_told.count && !rc; i++) {
+        const void *record = worker->ends_told.records[i];
+        struct wal_transfer_fields fields;
+        uint8_t type = *(const uint8_t *)record;
+        if (wal_record_transfer_decode(record, WAL_RECORD_BYTES_MAX, &fields))
+            return contradiction(worker, "holds a transfer that is none");
+        if (type == WAL_RECORD_EXPIRY) {
+            fields.pending_amount = fields.transfer.amount;
+            fields.pending_flags = fields.transfer.flags;
+        }
+        rc = restore_ended(worker, &fields, type);
+    }
+    worker->ends_told.count = 0;
+    return rc;
+}
+
 static int restore_sides(struct restore_worker *worker, const struct wal_transfer_fields *fields) {
     const struct transfer *transfer = &fields->transfer;
     struct account_delta debit, credit;
@@ -184,9 +227,8 @@ static int restore_transfer(struct restore_worker *worker, const void *record, s
     const struct transfer *transfer = &fields.transfer;
     int rc = restore_id(worker, &fields, place);
     if (!rc && (transfer->flags & resolves))
-        rc = restore_resolve(
-            worker, transfer->pending_id,
-            transfer->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED, &fields);
+        rc = worker->several ? told_add(worker, &worker->ends_told, record)
+                             : restore_ended(worker, &fields, WAL_RECORD_TRANSFER);
     restore_transfer_note(worker, transfer->timestamp);
     if (PLANTED(replay_applies_twice) && !rc)
         rc = restore_sides(worker, &fields);
@@ -202,7 +244,8 @@ static int restore_expiry(struct restore_worker *worker, const void *record, siz
         return 0;
     fields.pending_amount = fields.transfer.amount;
     fields.pending_flags = fields.transfer.flags;
-    int rc = restore_resolve(worker, fields.transfer.id, PENDING_EXPIRED, &fields);
+    int rc = worker->several ? told_add(worker, &worker->ends_told, record)
+                             : restore_ended(worker, &fields, WAL_RECORD_EXPIRY);
     fields.transfer.flags = TRANSFER_VOID_PENDING;
     return rc ? rc : restore_sides(worker, &fields);
 }
@@ -224,19 +267,6 @@ static int restore_burnt_id(struct restore_worker *worker, const struct wal_reco
 }
 
 /* --- what a group says of the state at its end ------------------------------------------------------------------------------ */
-
-static int told_add(struct restore_worker *worker, struct restore_told *told, const void *record) {
-    if (told->count == told->capacity) {
-        uint32_t capacity = told->capacity ? told->capacity * 2 : 256;
-        const void **records = realloc(told->records, capacity * sizeof(*records));
-        if (!records)
-            return full(worker);
-        told->records = records;
-        told->capacity = capacity;
-    }
-    told->records[told->count++] = record;
-    return 0;
-}
 
 /** The log was written under as many partitions as there are now: each is compared by its own worker. */
 static int digests_check(struct restore_worker *worker) {
@@ -429,9 +459,12 @@ int restore_group(struct restore *restore, unsigned index, const struct wal_grou
     worker->group =
         (struct restore_place){chained->seq, group->file, group->file_offset, group->bytes, 0};
     int rc = 0;
+    worker->several = chained->segment_count > 1;
     for (uint32_t lcore = 0; lcore < chained->segment_count && !rc; lcore++)
         rc = restore_segment(worker, group, lcore);
     if (!rc)
         rc = restore_plain_flush(worker);
+    if (!rc && worker->ends_told.count)
+        rc = restore_ends(worker);
     return rc ? rc : group_end(worker, chained);
 }

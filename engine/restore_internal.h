@@ -67,6 +67,9 @@ struct restore_worker {
     uint64_t totals_seen;             /**< totals that it has added its part to */
     struct restore_ledgers ledgers;
     struct restore_told digests_told, totals_told;
+    bool several; /**< this group has several segments ... */
+    struct restore_told
+        ends_told; /**< ... so what ends a pending transfer may stand before what began it: looked at behind all segments */
     struct restore_timestamps *timestamps; /**< one an lcore */
     struct restore_burst *burst;
     struct restore_checkpoint *

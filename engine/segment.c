@@ -32,13 +32,14 @@ static bool reserve_has_room(const struct engine_lcore *lcore, size_t bytes) {
     return lcore->segment_bytes + bytes <= lcore->buffer_bytes;
 }
 
-/** Some ledgers a group, until all have been looked at. */
-static void log_ledger_totals(struct engine_lcore *lcore, uint64_t timestamp) {
+/** Some ledgers a group, until all have been looked at.
+ *  @param every also those that did not change: where several lcores log, only the sum of what all of them say can be compared */
+static void log_ledger_totals(struct engine_lcore *lcore, uint64_t timestamp, bool every) {
     wal_place_t place;
     unsigned seen = 0;
     for (; lcore->ledgers_left && seen < LEDGERS_PER_GROUP; lcore->ledgers_left--, seen++) {
         struct ledger_total *total = ledger_at(&lcore->ledgers, lcore->ledgers_left - 1);
-        if (!total->dirty)
+        if (!total->dirty && !every)
             continue;
         if (!reserve_has_room(lcore, sizeof(struct wal_record_ledger_total)))
             return;
@@ -76,6 +77,18 @@ static void log_partition_digests(struct engine_lcore *lcore, uint64_t timestamp
  *  group, for it stays dirty. */
 static void log_state_digests(struct engine_lcore *lcore) {
     uint64_t interval = lcore->engine->config.digest_interval_ns;
+    if (unlikely(lcore->travel)) {
+        /* All in the same group, when nothing was on its way: then the tables show what the log says. relaxed: stored before the
+         * open_group that was read with acquire */
+        if (!lcore->segment || atomic_load_explicit(&lcore->board->digest_seq,
+                                                    memory_order_relaxed) != lcore->open_group)
+            return;
+        log_partition_digests(lcore, lcore->last_timestamp);
+        if (!lcore->ledgers_left)
+            lcore->ledgers_left = lcore->ledgers.slab.count;
+        log_ledger_totals(lcore, lcore->last_timestamp, true);
+        return;
+    }
     if (!interval || !lcore->segment || !lcore->segment_bytes)
         return;
     if (lcore->cell_time - lcore->digests_logged >= interval) {
@@ -84,7 +97,7 @@ static void log_state_digests(struct engine_lcore *lcore) {
         lcore->ledgers_left = lcore->ledgers.slab.count;
     }
     if (unlikely(lcore->ledgers_left))
-        log_ledger_totals(lcore, lcore->last_timestamp);
+        log_ledger_totals(lcore, lcore->last_timestamp, false);
 }
 
 unsigned engine_seal(struct engine_lcore *lcore) {

@@ -81,10 +81,12 @@ void transfer_gather(struct engine_lcore *lcore, const struct transfer *event, u
         view->id_timestamp = record->timestamp;
         return;
     }
+    struct memory *memory = &partition_lcore(lcore, home)->memory;
     view->memory_full =
-        id_reserve(&home->ids, &lcore->memory, event->id, count + home->ids_kept) != 0 ||
+        id_reserve(&home->ids, memory, event->id, count + home->ids_kept) != 0 ||
         ((event->flags & TRANSFER_PENDING) &&
-         pending_reserve(&home->pendings, &lcore->memory, count + home->pendings_kept) != 0);
+         pending_reserve(&home->pendings, memory, count + home->pendings_kept) != 0) ||
+        (unlikely(lcore->travel) && ledger_reserve(&lcore->ledgers, &lcore->memory, count) != 0);
 }
 
 /** The pending transfer that a post or void names, and its accounts. @return its slot's record, or NULL */
@@ -158,22 +160,20 @@ void pending_started(struct engine_lcore *lcore, const struct transfer *record, 
     uint32_t slot = pending_insert(&partition->pendings, record, id_hash);
     struct pending *pending = pending_at(&partition->pendings, slot);
     pending->group = group;
-    if (pending->expires_at && pending->expires_at < lcore->due_ns && !PLANTED(expiry_never_found))
-        lcore->due_ns = pending->expires_at;
+    partition->digest += partition_pending_hash(record, lcore->digest_seed);
+    partition->digest_dirty = true;
+    struct engine_lcore *home = partition_lcore(lcore, partition);
+    if (pending->expires_at && pending->expires_at < home->due_ns && !PLANTED(expiry_never_found))
+        home->due_ns = pending->expires_at;
 }
 
 void pending_ended(struct engine_lcore *lcore, struct partition *partition, uint32_t slot,
                    enum pending_state state, uint128_t resolver_id, uint32_t group) {
-    pending_changes(lcore, partition, slot);
+    struct pending *pending = pending_at(&partition->pendings, slot);
+    pending_changes(partition_lcore(lcore, partition), partition, slot);
     pending_resolve(&partition->pendings, slot, state, resolver_id);
-    pending_at(&partition->pendings, slot)->group = group;
-}
-
-/** A live pending transfer more or less changes its partition's digest. */
-static void pending_digest(struct engine_lcore *lcore, struct partition *partition,
-                           const struct transfer *record, bool started) {
-    uint128_t hash = partition_pending_hash(record, lcore->digest_seed);
-    partition->digest += started ? hash : -hash;
+    pending->group = group;
+    partition->digest -= partition_pending_hash(&pending->transfer, lcore->digest_seed);
     partition->digest_dirty = true;
 }
 
@@ -210,7 +210,6 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
     total_apply(lcore, record->ledger, &debit, &credit);
     if (record->flags & TRANSFER_PENDING) {
         pending_started(lcore, record, effect->id_hash, group);
-        pending_digest(lcore, home, record, true);
         return;
     }
     struct partition *partition = partition_of_transfer(lcore, record->pending_id);
@@ -223,7 +222,6 @@ void transfer_apply(struct engine_lcore *lcore, const struct transfer_effect *ef
     pending_ended(lcore, partition, slot,
                   record->flags & TRANSFER_POST_PENDING ? PENDING_POSTED : PENDING_VOIDED,
                   record->id, group);
-    pending_digest(lcore, partition, &pending_at(&partition->pendings, slot)->transfer, false);
 }
 
 /** Log what has optional fields. */
@@ -382,7 +380,6 @@ void transfer_expire(struct engine_lcore *lcore, struct partition *partition, ui
         partition_digest_delta(home, hash, &deltas[side]);
     }
     total_apply(lcore, transfer->ledger, &deltas[0], &deltas[1]);
-    pending_digest(lcore, partition, transfer, false);
     pending_ended(lcore, partition, slot, PENDING_EXPIRED, 0, group);
 }
 

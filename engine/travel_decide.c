@@ -15,10 +15,9 @@ static struct travel_outcome *outcome_add(struct traveller *traveller,
     return outcome;
 }
 
-/** Partitions and hashes of a transfer's records, and what its effect on the accounts does to the digests and totals that this lcore
- *  keeps: it logs the outcome, so it accounts for it. */
-static void outcome_account_for(struct engine_lcore *lcore, struct travel_outcome *outcome,
-                                const struct transfer *effects) {
+/** Partitions and hashes of a transfer's records, and what it does to its ledger's totals: those stand with the lcore that logs it. */
+static void outcome_complete(struct engine_lcore *lcore, struct travel_outcome *outcome,
+                             const struct transfer *effects) {
     struct account_delta deltas[2];
     const struct transfer *transfer = &outcome->transfer;
     outcome->debit_hash = hash_id(transfer->debit_account_id, lcore->hash_seed);
@@ -29,18 +28,7 @@ static void outcome_account_for(struct engine_lcore *lcore, struct travel_outcom
         outcome->credit_hash, lcore->partition_count, lcore->partition_magic);
     transfer_deltas(effects, outcome->pending_amount, outcome->pending_flags, &deltas[0],
                     &deltas[1]);
-    lcore->travel->digests[outcome->debit_partition] +=
-        account_delta_digest(outcome->debit_hash, &deltas[0]);
-    lcore->travel->digests[outcome->credit_partition] +=
-        account_delta_digest(outcome->credit_hash, &deltas[1]);
     total_apply(lcore, transfer->ledger, &deltas[0], &deltas[1]);
-}
-
-static void pending_account_for(struct engine_lcore *lcore, unsigned partition,
-                                const struct transfer *pending, bool starts) {
-    uint128_t hash = partition_pending_hash(pending, lcore->digest_seed);
-    lcore->travel->digests[partition] += starts ? hash : -hash;
-    lcore->travel->pendings[partition] += starts ? 1 : -1;
 }
 
 static void transfer_created(struct engine_lcore *lcore, struct traveller *traveller,
@@ -56,19 +44,12 @@ static void transfer_created(struct engine_lcore *lcore, struct traveller *trave
     outcome->request_digest = member->effect.request_digest;
     outcome->id_partition = (uint16_t)transfer_partition(record->id, lcore->partition_count);
     outcome->pending_partition = outcome->id_partition;
-    outcome_account_for(lcore, outcome, record);
+    outcome_complete(lcore, outcome, record);
     if (outcome->transfer.timestamp > lcore->import_cursor_transfers)
         lcore->import_cursor_transfers = outcome->transfer.timestamp;
-    if (record->flags & TRANSFER_PENDING)
-        pending_account_for(lcore, outcome->id_partition, &outcome->transfer, true);
-    if (!(record->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING)))
-        return;
-    outcome->pending_partition =
-        (uint16_t)transfer_partition(record->pending_id, lcore->partition_count);
-    const struct copy *pending =
-        copy_find(lcore->chain, COPY_PENDING, record->pending_id,
-                  hash_transfer_id(record->pending_id, lcore->digest_seed));
-    pending_account_for(lcore, outcome->pending_partition, &pending->pending.transfer, false);
+    if (record->flags & (TRANSFER_POST_PENDING | TRANSFER_VOID_PENDING))
+        outcome->pending_partition =
+            (uint16_t)transfer_partition(record->pending_id, lcore->partition_count);
 }
 
 static void account_created(struct engine_lcore *lcore, struct traveller *traveller,
@@ -76,15 +57,10 @@ static void account_created(struct engine_lcore *lcore, struct traveller *travel
     const struct account *record = &member->account.record;
     struct travel_outcome *outcome =
         outcome_add(traveller, OUTCOME_ACCOUNT, account_log(lcore, record, member->effect.decided));
-    struct account_delta delta = {.closed = !!(record->flags & ACCOUNT_CLOSED)};
     outcome->account = *record;
     outcome->debit_hash = member->effect.id_hash;
     outcome->debit_partition = (uint16_t)hash_partition_by(
         outcome->debit_hash, lcore->partition_count, lcore->partition_magic);
-    lcore->travel->digests[outcome->debit_partition] +=
-        partition_account_hash(record, lcore->digest_seed) +
-        account_delta_digest(outcome->debit_hash, &delta);
-    lcore->travel->accounts[outcome->debit_partition]++;
     if (record->timestamp > lcore->import_cursor_accounts)
         lcore->import_cursor_accounts = record->timestamp;
 }
@@ -196,8 +172,7 @@ static void decide_expiry(struct engine_lcore *lcore, struct traveller *travelle
     outcome->pending_flags = pending->flags;
     outcome->id_hash = stop->hash;
     outcome->pending_partition = stop->partition;
-    outcome_account_for(lcore, outcome, &undo);
-    pending_account_for(lcore, stop->partition, pending, false);
+    outcome_complete(lcore, outcome, &undo);
 }
 
 enum travel_decision travel_decide(struct engine_lcore *lcore, struct traveller *traveller) {
@@ -223,6 +198,7 @@ static void apply_side(struct engine_lcore *lcore, struct partition *partition, 
     account_changes(lcore, partition, account, hash);
     account_apply(account, delta);
     account->reserved = group;
+    partition_digest_delta(partition, hash, delta);
 }
 
 static void apply_transfer(struct engine_lcore *lcore, const struct travel_outcome *outcome,
@@ -260,6 +236,14 @@ static void apply_transfer(struct engine_lcore *lcore, const struct travel_outco
                   expires ? 0 : transfer->id, group);
 }
 
+static void account_made(struct engine_lcore *lcore, const struct travel_outcome *outcome,
+                         uint32_t group) {
+    struct account *account =
+        account_apply_create(lcore, &outcome->account, outcome->debit_hash, group);
+    assert(account); /* room was kept */
+    (void)account;
+}
+
 void travel_apply(struct engine_lcore *lcore, const struct traveller *traveller,
                   unsigned partition) {
     uint32_t group = (uint32_t)traveller->group;
@@ -268,7 +252,7 @@ void travel_apply(struct engine_lcore *lcore, const struct traveller *traveller,
         switch (outcome->type) {
         case OUTCOME_ACCOUNT:
             if (outcome->debit_partition == partition)
-                account_apply_travelled(lcore, &outcome->account, outcome->debit_hash, group);
+                account_made(lcore, outcome, group);
             break;
         case OUTCOME_BURNT:
             if (outcome->id_partition == partition)

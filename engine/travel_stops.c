@@ -299,6 +299,8 @@ static uint64_t events_filter(const struct engine_request *request, uint32_t eve
 static struct traveller *traveller_take(struct engine_lcore *lcore, uint32_t count,
                                         enum traveller_kind kind) {
     struct travel *travel = lcore->travel;
+    if (travel->settle)
+        return NULL; /* not now */
     struct traveller *traveller = traveller_pop(count == 1 ? &travel->free : &travel->free_chains);
     if (!traveller)
         return NULL;

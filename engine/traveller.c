@@ -299,10 +299,7 @@ static void catch_up(struct engine_lcore *lcore, const struct exchange_message *
     if (message->open_group > lcore->open_group)
         engine_seal(lcore);
     assert(message->open_group <= lcore->open_group);
-    if (message->last_timestamp > lcore->last_timestamp) {
-        lcore->last_timestamp = message->last_timestamp;
-        engine_clock(lcore, message->last_timestamp);
-    }
+    clock_pass(lcore, message->last_timestamp);
 }
 
 static unsigned receive(struct engine_lcore *lcore, struct exchange_ring *ring) {
@@ -329,12 +326,71 @@ void travel_publish(struct engine_lcore *lcore) {
             exchange_publish(exchange_ring(exchange, lcore->index, to));
 }
 
+/** The WAL asks all lcores to let nothing new travel, or no longer does. */
+static void settle_follow(struct engine_lcore *lcore) {
+    struct travel *travel = lcore->travel;
+    /* acquire: pairs with the WAL's release; then `alone` is that of this settling, and open_group the group that ended it */
+    uint64_t settle = atomic_load_explicit(&lcore->board->settle, memory_order_acquire);
+    if (settle != travel->settle) {
+        unsigned alone = atomic_load_explicit(&lcore->board->alone, memory_order_relaxed);
+        travel->settle = settle;
+        travel->frozen = settle && alone && alone != lcore->index + 1;
+        if (!settle) {
+            /* what travels from here on belongs to a later group than what has just ended */
+            engine_seal(lcore);
+            for (unsigned i = 0; i < lcore->engine->config.lcores; i++)
+                clock_pass(lcore,
+                           atomic_load_explicit(&lcore->engine->lcores[i].lane->settled_timestamp,
+                                                memory_order_relaxed));
+            queue_prepend(&lcore->queue, &travel->waiting);
+        }
+    }
+    if (!settle || travel->away ||
+        atomic_load_explicit(&lcore->lane->settled, memory_order_relaxed) == settle)
+        return;
+    atomic_store_explicit(&lcore->lane->settled_timestamp, lcore->last_timestamp,
+                          memory_order_relaxed);
+    /* release: pairs with the WAL's acquire */
+    atomic_store_explicit(&lcore->lane->settled, settle, memory_order_release);
+}
+
+bool travel_alone(struct engine_lcore *lcore) {
+    struct travel *travel = lcore->travel;
+    /* acquire: pairs with the WAL's release, which saw the others' */
+    if (travel->settle &&
+        atomic_load_explicit(&lcore->board->alone, memory_order_relaxed) == lcore->index + 1 &&
+        atomic_load_explicit(&lcore->board->alone_granted, memory_order_acquire) ==
+            travel->settle) {
+        engine_seal(lcore);
+        for (unsigned i = 0; i < lcore->engine->config.lcores; i++) {
+            const struct engine_lcore *other = &lcore->engine->lcores[i];
+            clock_pass(lcore,
+                       atomic_load_explicit(&other->lane->settled_timestamp, memory_order_relaxed));
+            if (other->import_cursor_accounts > lcore->import_cursor_accounts)
+                lcore->import_cursor_accounts = other->import_cursor_accounts;
+            if (other->import_cursor_transfers > lcore->import_cursor_transfers)
+                lcore->import_cursor_transfers = other->import_cursor_transfers;
+        }
+        return true;
+    }
+    atomic_store_explicit(&lcore->lane->alone_wanted, 1, memory_order_relaxed);
+    return false;
+}
+
+void travel_alone_end(struct engine_lcore *lcore) {
+    atomic_store_explicit(&lcore->lane->settled_timestamp, lcore->last_timestamp,
+                          memory_order_relaxed);
+    /* release: pairs with the WAL's acquire */
+    atomic_store_explicit(&lcore->lane->alone_wanted, 0, memory_order_release);
+}
+
 unsigned engine_exchange(struct engine_lcore *lcore) {
     struct travel *travel = lcore->travel;
     struct traveller *traveller;
     unsigned work = 0;
     if (likely(!travel))
         return 0;
+    settle_follow(lcore);
     for (unsigned from = 0; from < lcore->engine->exchange.lcores; from++)
         if (from != lcore->index)
             work += receive(lcore, exchange_ring(&lcore->engine->exchange, from, lcore->index));

@@ -124,8 +124,10 @@ struct travel {
     struct traveller_queue undecided; /**< have everything; the log buffer was full */
     struct traveller_queue returned;  /**< are back, and wait for a slot to ask the log */
     uint32_t away;                    /**< travellers of this lcore that are not back */
-    uint32_t accounts_kept;           /**< room that is kept for accounts, all partitions */
-    struct request_queue waiting;     /**< requests that wait for a free traveller */
+    uint64_t settle; /**< board->settle, as last read: nothing new may travel while it is not 0 */
+    bool frozen;     /**< another lcore has, or will have, all tables to itself */
+    uint32_t accounts_kept;       /**< room that is kept for accounts, all partitions */
+    struct request_queue waiting; /**< requests that wait for a free traveller */
     uint128_t *
         digests; /**< by partition: what this lcore's decisions about travellers did to its digest, mod 2^128 */
     int64_t *accounts, *pendings; /**< likewise, to how many there are */
@@ -149,6 +151,16 @@ enum travel_answer travel_event(struct engine_lcore *lcore, struct engine_reques
 /** How many of the next events, all compact transfers, have everything here and need not wait. */
 uint32_t travel_run(const struct engine_lcore *lcore, const struct engine_request *request,
                     const struct prepared *prepared, uint32_t count);
+static inline uint32_t travel_accounts_kept(const struct engine_lcore *lcore) {
+    return lcore->travel ? lcore->travel->accounts_kept : 0;
+}
+/** Whether this lcore may execute anything at all at the moment. */
+static inline bool travel_frozen(const struct engine_lcore *lcore) {
+    return unlikely(lcore->travel) && lcore->travel->frozen;
+}
+/** Whether this lcore has all tables to itself, for imported events; asks for it. It is the caller's until travel_alone_end. */
+bool travel_alone(struct engine_lcore *lcore);
+void travel_alone_end(struct engine_lcore *lcore);
 /** A pending transfer is due. @return false: everything is here; expire it at once */
 bool travel_expiry(struct engine_lcore *lcore, struct partition *partition, uint32_t slot,
                    bool *full);
@@ -156,7 +168,7 @@ bool travel_expiry(struct engine_lcore *lcore, struct partition *partition, uint
 bool travel_retry(struct engine_lcore *lcore, struct engine_request *request, uint32_t event,
                   const struct transfer *recorded);
 static inline bool travel_has_slot(const struct engine_lcore *lcore) {
-    return !lcore->travel || lcore->travel->free.first;
+    return !lcore->travel || (lcore->travel->free.first && !lcore->travel->settle);
 }
 
 /* --- what the files of travelling share: traveller.c (the way), travel_stops.c (what is needed), travel_decide.c ------------ */

@@ -163,6 +163,7 @@ static int log_start(struct shell_ledger *ledger, const struct data_dir_settings
         .group_delay_ns = 0,
         .horizon_back_ms = HORIZON_BACK_MS,
         .horizon_minimum_ms = HORIZON_MINIMUM_MS,
+        .digest_interval_ns = NS_PER_SECOND,
     };
     struct wal_position *position = &config.position;
     if (ledger->data_dir)

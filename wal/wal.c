@@ -156,6 +156,7 @@ static uint64_t horizon_after(const struct wal *wal, uint64_t previous_ms) {
 static void open_next(struct wal *wal, uint64_t previous_horizon_ms, uint64_t now_ns) {
     struct wal_board *board = wal->config.board;
     wal_checkpoint_group_ends(wal, wal->open_seq, now_ns);
+    wal_settle_group_ends(wal, now_ns);
     seq_t seq = ++wal->open_seq;
     uint64_t horizon_ms = horizon_after(wal, previous_horizon_ms);
     wal->horizon_ms[seq % WAL_HORIZONS] = horizon_ms;
@@ -164,6 +165,8 @@ static void open_next(struct wal *wal, uint64_t previous_horizon_ms, uint64_t no
     atomic_store_explicit(&board->horizon_ms[seq % WAL_HORIZONS], horizon_ms, memory_order_relaxed);
     /* release: pairs with the lcores' acquire; they then see the horizon */
     atomic_store_explicit(&board->open_group, seq, memory_order_release);
+    if (!wal->alone && wal_settled(wal))
+        wal_settle_end(wal);
 }
 
 /** Whether no write is in flight that anybody waits for: a closing group does not hold up what comes behind it. */
@@ -180,8 +183,9 @@ static unsigned consider_opening(struct wal *wal, uint64_t now_ns) {
     uint64_t bytes = 0;
     bool wanted = wal_checkpoint_wants_group(wal);
     if (wal->sealed_seq + 1 != wal->open_seq ||
-        wal->sealed_seq - wal->commit_seq >= config->groups_in_flight)
-        return 0; /* the one before is not handed over yet, or no write slot is free */
+        wal->sealed_seq - wal->commit_seq >= config->groups_in_flight || wal->alone_granted)
+        return 0; /* the one before is not handed over yet, no write slot is free, or an lcore has all tables to itself */
+    wanted |= wal_settle_wants_group(wal, now_ns);
     for (unsigned lane = 0; lane < config->lane_count; lane++) {
         /* hints: what is missed now is seen in the next turn */
         bytes += atomic_load_explicit(&config->lanes[lane].segment_bytes, memory_order_relaxed);
@@ -220,6 +224,7 @@ unsigned wal_step(struct wal *wal, uint64_t now_ns) {
     done += wal_submit(wal, now_ns);
     done += wal_create_ahead(wal, now_ns);
     done += wal_checkpoint_step(wal, now_ns);
+    done += wal_settle_step(wal);
     done += consider_opening(wal, now_ns);
     done += wal_fetch(wal);
     return wal->failed != 0 ? 0 : done;

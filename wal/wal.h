@@ -25,11 +25,20 @@
 struct wal_board {
     _Alignas(CACHE_LINE_BYTES) _Atomic seq_t open_group;
     _Alignas(CACHE_LINE_BYTES) _Atomic seq_t commit_seq;
-    _Atomic uint64_t commit_time; /**< ns: cell time of that group, at or above every timestamp in it; stored before it */
+    _Atomic uint64_t
+        commit_time; /**< ns: cell time of that group, at or above every timestamp in it; stored before it */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t horizon_ms[WAL_HORIZONS];
     /** A checkpoint is wanted of the state at the end of this group; 0: none yet. Stored before open_group becomes
      *  checkpoint_seq + 1 (whose release covers it), so each lcore sees it when it hands that group over, and begins. */
     _Alignas(CACHE_LINE_BYTES) _Atomic seq_t checkpoint_seq;
+    /** Nodes with several engine lcores: not 0, nothing new may travel; an lcore whose travellers are all back stores it in its lane's
+     *  `settled`. When it is 0 again an lcore first hands over what has ended, and then goes on. */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t settle;
+    _Atomic uint32_t
+        alone; /**< 1 + the lcore that wants all tables to itself: others execute nothing at all. Stored before settle */
+    _Atomic uint64_t alone_granted; /**< ... and has them while this is `settle` */
+    /** State digests are told by all lcores as of the end of this group; stored like checkpoint_seq. With one lcore they are its own business. */
+    _Atomic seq_t digest_seq;
     /** The newest checkpoint that was given up (its file could not be written): lcores that still walk for it stop. */
     _Atomic seq_t checkpoint_abandoned;
     /** Set once and for ever when the disk failed: nobody may acknowledge anything any more. */
@@ -69,6 +78,10 @@ struct wal_lane {
     _Atomic uint64_t
         horizon_wanted_ms; /**< memory pressure: please raise the horizon to this; 0: no wish */
     _Atomic uint64_t cell_time; /**< ns, the lcore's newest */
+    _Atomic uint64_t settled;   /**< board->settle, once nothing of this lcore's travels */
+    _Atomic uint64_t
+        settled_timestamp; /**< ns: its last timestamp, stored before `settled` and before alone_wanted falls */
+    _Atomic uint32_t alone_wanted; /**< 1: it wants all tables to itself */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t handover_head;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t fetch_head;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t answer_tail;
@@ -161,6 +174,8 @@ struct wal_config {
     uint64_t group_delay_ns;     /**< ... and so is one that has been open for this long */
     uint64_t horizon_back_ms;    /**< ids are remembered for so long (3,600,000) */
     uint64_t horizon_minimum_ms; /**< and never for less than this (60,000) */
+    uint64_t
+        digest_interval_ns; /**< how often state digests are wanted from several lcores; 0: never */
     uint64_t
         checkpoint_log_bytes; /**< a checkpoint begins when so much log was written since the last; 0: never by size */
     uint64_t

@@ -120,7 +120,7 @@ static void decide(struct wal *wal, uint64_t now_ns) {
 
 void wal_checkpoint_group_ends(struct wal *wal, seq_t seq, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = checkpoint_of(wal);
-    if (!checkpoint->due)
+    if (!checkpoint->due || !wal_settled(wal))
         return;
     checkpoint->due = false;
     checkpoint->state = WAL_CHECKPOINT_CREATING;
@@ -166,8 +166,18 @@ void wal_checkpoint_group_submitted(struct wal *wal, const struct wal_slot *slot
 
 bool wal_checkpoint_wants_group(const struct wal *wal) {
     const struct wal_checkpoint *checkpoint = &wal->checkpoint;
-    return checkpoint->due || (checkpoint->state == WAL_CHECKPOINT_COMMITTING &&
-                               checkpoint->publish_after >= wal->open_seq);
+    return (checkpoint->due && wal->config.lane_count == 1) ||
+           (checkpoint->state == WAL_CHECKPOINT_COMMITTING &&
+            checkpoint->publish_after >= wal->open_seq);
+}
+
+bool wal_checkpoint_due(const struct wal *wal) {
+    return wal->checkpoint.due;
+}
+
+bool wal_checkpoint_walking(const struct wal *wal) {
+    return wal->checkpoint.state != WAL_CHECKPOINT_IDLE &&
+           wal->checkpoint.lanes_done < wal->config.lane_count;
 }
 
 bool wal_checkpoint_quiet(const struct wal *wal) {

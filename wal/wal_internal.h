@@ -100,6 +100,17 @@ struct wal {
     bool quiet_known;
     bool draining;
 
+    /* several lcores: see wal_settle.c */
+    uint64_t settle_ticket; /**< as on the board; 0: nobody is asked to settle */
+    uint64_t settle_tickets;
+    uint64_t digests_at_ns;   /**< when state digests were wanted last */
+    uint64_t records_sealed;  /**< so far */
+    uint64_t digests_records; /**< ... and up to the group that told digests last */
+    seq_t digests_seq;        /**< that group */
+    unsigned alone; /**< 1 + the lane that has, or will have, everything to itself; 0: none */
+    unsigned alone_last;
+    bool alone_granted;
+
     uint8_t last_digest[WAL_DIGEST_BYTES]; /**< of group submitted_seq */
     uint64_t cell_time;                    /**< of group sealed_seq; never falls */
     uint64_t horizon_ms[WAL_HORIZONS];
@@ -155,6 +166,18 @@ void wal_create_done(struct wal *wal, uint64_t now_ns);
 bool wal_file_wanted(const struct wal *wal);
 /** Newest cell time that anybody knows of. */
 uint64_t wal_newest_cell_time(const struct wal *wal);
+
+/* wal_settle.c */
+/** Whether every lcore's tables show what the log says, and no more is on its way. With one lcore they always do. */
+bool wal_settled(const struct wal *wal);
+void wal_settle_end(struct wal *wal);
+/** Whether the open group shall end now, for all have settled as somebody wanted; asks them to. */
+bool wal_settle_wants_group(struct wal *wal, uint64_t now_ns);
+void wal_settle_group_ends(struct wal *wal, uint64_t now_ns);
+unsigned wal_settle_step(struct wal *wal);
+/** wal_checkpoint.c: whether a checkpoint shall begin with the end of a group; whether lcores still walk for one */
+bool wal_checkpoint_due(const struct wal *wal);
+bool wal_checkpoint_walking(const struct wal *wal);
 
 /* wal_fetch.c */
 /** Answer what can be answered, and take new fetches: WAL_FETCHES_A_TURN at most, together.

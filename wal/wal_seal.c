@@ -98,6 +98,9 @@ unsigned wal_seal(struct wal *wal, uint64_t now_ns) {
     chained->horizon_ms = wal->horizon_ms[seq % WAL_HORIZONS];
     chained->cell_time = wal->cell_time;
     chained->groups_in_flight = wal->config.groups_in_flight;
+    wal->records_sealed += slot->records;
+    if (seq == wal->digests_seq)
+        wal->digests_records = wal->records_sealed;
     slot->seq = seq;
     slot->closing = wal->closing_raised && slot->records == 0 && !wanted;
     slot->state = WAL_SLOT_SEALED;

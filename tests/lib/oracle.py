@@ -61,7 +61,8 @@ class Oracle:
         self.burnt = set()
         self.clock = 1
         self.last_timestamp = 0
-        self.given = []  # timestamps of the events of the next request
+        self.given = []  # timestamps of the events of the next request; None: not known
+        self.given_step = 1  # ... then so much later than the one before
         self.horizon_ms = 0
         self.balances = []  # of the last create_transfers: each event's debit account after it, or after its chain
 
@@ -76,6 +77,9 @@ class Oracle:
         if index < len(self.given) and self.given[index] is not None:
             self.last_timestamp = max(self.last_timestamp, self.given[index])
             return self.given[index]
+        if self.given:
+            self.last_timestamp = max(self.last_timestamp + self.given_step, self.clock)
+            return self.last_timestamp
         return self.next_timestamp()
 
     def next_timestamp(self):

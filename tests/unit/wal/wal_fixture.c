@@ -84,8 +84,8 @@ static int group_end(void *context, const struct wal_chained_header *chained) {
 }
 
 int fixture_read(struct disk *disk, const struct wal_identity *identity, wal_replay_fn *record,
-                 fixture_group_fn *group, void *context, struct wal_position *position,
-                 char *error, size_t error_bytes) {
+                 fixture_group_fn *group, void *context, struct wal_position *position, char *error,
+                 size_t error_bytes) {
     struct wal_reader *reader;
     struct wal_group_view view;
     *position = (struct wal_position){.file_number = 1};
@@ -115,8 +115,8 @@ int fixture_recover(struct fixture *fixture, struct disk *disk, struct wal_posit
     fixture->replayed_seq = 0;
     fixture->replayed_records = 0;
     memset(fixture->replay_offset, 0, sizeof(fixture->replay_offset));
-    return fixture_read(disk, &fixture->config.identity, replay, group_end, fixture,
-                        position, fixture->error, sizeof(fixture->error));
+    return fixture_read(disk, &fixture->config.identity, replay, group_end, fixture, position,
+                        fixture->error, sizeof(fixture->error));
 }
 
 int fixture_start(struct fixture *fixture) {
@@ -195,6 +195,8 @@ void fixture_seal(struct fixture *fixture, unsigned lane) {
         atomic_store_explicit(&fixture->lanes[lane].segment_bytes, 0, memory_order_relaxed);
         wal_lane_handover(&fixture->lanes[lane], &handover);
     }
+    /* nothing travels here, so every lcore has settled as soon as it is asked to */
+    atomic_store(&fixture->lanes[lane].settled, atomic_load(&fixture->board->settle));
 }
 
 void fixture_turn(struct fixture *fixture, uint64_t ns) {
