@@ -137,6 +137,14 @@ static bool balances_as_of(const struct oracle *oracle, const struct asked *aske
         (resolves || (transfer->debit_account_id == 0 && refused)) &&
         account_shows(oracle, pending->record.debit_account_id, before, shown))
         return true;
+    /* A pending transfer that only the failed chain around it would have made. */
+    for (uint32_t i = asked->index;
+         refused && resolves && i-- > 0 && asked_is_linked(&asked->request->events[i]);) {
+        const struct transfer *earlier = &asked->request->events[i].transfer;
+        if (earlier->id == transfer->pending_id &&
+            account_shows(oracle, earlier->debit_account_id, before, shown))
+            return true;
+    }
     return !(resolves && !refused) &&
            account_shows(oracle, transfer->debit_account_id, before, shown);
 }
