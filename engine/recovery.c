@@ -15,6 +15,7 @@
 
 #define PROGRESS_NS (NS_PER_SECOND / 10)
 #define LINE_BYTES 512
+#define READER_BYTES_MAX ((size_t)RECOVERY_BATCHES * RECOVERY_BATCH_BYTES)
 
 /** A recovery under way. */
 struct run {
@@ -112,6 +113,21 @@ static int take_chunk(struct run *run, const struct checkpoint_chunk *chunk) {
     return rc;
 }
 
+/** Hand the batch over and get the next one; what is done need not stay any more.
+ *  @param room the reader has some. @return NULL when somebody failed */
+static struct recovery_batch *next_chunks(struct run *run, struct checkpoint_reader *reader,
+                                          bool room, uint64_t taken) {
+    recovery_crew_hand_over(run->crew);
+    if (!room)
+        recovery_crew_wait_oldest(run->crew);
+    if (recovery_crew_failed(run->crew))
+        return NULL;
+    struct recovery_batch *batch = recovery_crew_batch(run->crew, RECOVERY_CHUNKS);
+    const struct recovery_batch *oldest = recovery_crew_oldest(run->crew);
+    checkpoint_reader_release(reader, oldest->count ? oldest->chunks[0]->header.number : taken);
+    return batch;
+}
+
 /** Hand every chunk to every worker. @return 0 or -errno, `error` filled */
 static int load_chunks(struct run *run, const struct checkpoint_manifest *manifest,
                        struct checkpoint_reader *reader) {
@@ -132,13 +148,9 @@ static int load_chunks(struct run *run, const struct checkpoint_manifest *manife
         }
         if (room && !batch_full(batch))
             continue;
-        recovery_crew_hand_over(run->crew);
-        batch = NULL;
-        if ((!room && recovery_crew_wait(run->crew)) || recovery_crew_failed(run->crew))
+        batch = next_chunks(run, reader, room, taken);
+        if (!batch)
             break;
-        batch = recovery_crew_batch(run->crew, RECOVERY_CHUNKS);
-        const struct recovery_batch *oldest = recovery_crew_oldest(run->crew);
-        checkpoint_reader_release(reader, oldest->count ? oldest->chunks[0]->header.number : taken);
         tell(run, "checkpoint", taken * CHECKPOINT_CHUNK_BYTES,
              manifest->chunk_count * CHECKPOINT_CHUNK_BYTES, manifest->seq);
     }
@@ -146,6 +158,15 @@ static int load_chunks(struct run *run, const struct checkpoint_manifest *manife
         recovery_crew_hand_over(run->crew);
     int failed = recovery_crew_wait(run->crew);
     return failed ? refused(run, failed, "") : rc;
+}
+
+/** Memory for chunks on their way: they come partition by partition, and each worker shall find some of its own. */
+static size_t reader_bytes(const struct run *run, const struct checkpoint_manifest *manifest) {
+    uint64_t partition = manifest->chunk_count * CHECKPOINT_CHUNK_BYTES / manifest->partitions + 1;
+    uint64_t bytes = 2 * partition * run->config->workers;
+    if (run->config->workers == 1 || bytes < CHECKPOINT_READER_BYTES)
+        return CHECKPOINT_READER_BYTES;
+    return bytes > READER_BYTES_MAX ? READER_BYTES_MAX : (size_t)bytes;
 }
 
 /** Restore the state from one checkpoint. @return 0 or -errno, `error` filled; then the engine holds parts of it */
@@ -162,7 +183,8 @@ static int load_checkpoint(struct run *run, const struct checkpoint_manifest *ma
                  manifest->partitions, (unsigned long long)manifest->log_file_bytes);
         return -EBADMSG;
     }
-    int rc = checkpoint_reader_open(disk, manifest, &reader, run->error, run->error_bytes);
+    int rc = checkpoint_reader_open(disk, manifest, reader_bytes(run, manifest), &reader,
+                                    run->error, run->error_bytes);
     if (rc)
         return rc;
     run->records = run->complete_group = 0;
@@ -347,10 +369,12 @@ static int take_group(struct run *run, struct recovery_batch *batch,
 }
 
 /** Hand the batch over and get the next one; what is done need not stay any more.
- *  @param wait for all that was handed over; the reader has no room else. @return NULL when somebody failed */
-static struct recovery_batch *next_batch(struct run *run, struct wal_reader *reader, bool wait) {
+ *  @param room the reader has some. @return NULL when somebody failed */
+static struct recovery_batch *next_groups(struct run *run, struct wal_reader *reader, bool room) {
     recovery_crew_hand_over(run->crew);
-    if ((wait && recovery_crew_wait(run->crew)) || recovery_crew_failed(run->crew))
+    if (!room)
+        recovery_crew_wait_oldest(run->crew);
+    if (recovery_crew_failed(run->crew))
         return NULL;
     struct recovery_batch *batch = recovery_crew_batch(run->crew, RECOVERY_GROUPS);
     const struct recovery_batch *oldest = recovery_crew_oldest(run->crew);
@@ -378,7 +402,7 @@ static int replay_groups(struct run *run, struct wal_reader *reader, uint64_t to
         held = true;
         if (room && !batch_full(batch))
             continue;
-        batch = next_batch(run, reader, !room);
+        batch = next_groups(run, reader, room);
         if (!batch)
             break;
         held = recovery_crew_oldest(run->crew)->count != 0;

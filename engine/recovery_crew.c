@@ -24,7 +24,7 @@ struct recovery_crew {
     pthread_cond_t less; /**< a worker is done with one */
     uint64_t handed;     /**< batches; batch n stands at n % RECOVERY_BATCHES */
     bool closing;
-    struct recovery_batch batches[RECOVERY_BATCHES];
+    struct recovery_batch *batches; /**< RECOVERY_BATCHES of them */
     struct crew_worker worker[];
 };
 
@@ -72,8 +72,13 @@ static void *worker_main(void *context) {
 int recovery_crew_open(struct restore *restore, unsigned workers, bool threads,
                        struct recovery_crew **out) {
     struct recovery_crew *crew = calloc(1, sizeof(*crew) + workers * sizeof(struct crew_worker));
-    if (!crew)
+    struct recovery_batch *batches = calloc(RECOVERY_BATCHES, sizeof(*batches));
+    if (!crew || !batches) {
+        free(crew);
+        free(batches);
         return -ENOMEM;
+    }
+    crew->batches = batches;
     crew->restore = restore;
     crew->workers = workers;
     crew->threads = threads;
@@ -108,6 +113,7 @@ void recovery_crew_close(struct recovery_crew *crew) {
     pthread_cond_destroy(&crew->more);
     pthread_cond_destroy(&crew->less);
     pthread_mutex_destroy(&crew->lock);
+    free(crew->batches);
     free(crew);
 }
 
@@ -159,6 +165,16 @@ const struct recovery_batch *recovery_crew_oldest(struct recovery_crew *crew) {
     uint64_t done = batches_done(crew);
     pthread_mutex_unlock(&crew->lock);
     return &crew->batches[done % RECOVERY_BATCHES];
+}
+
+bool recovery_crew_wait_oldest(struct recovery_crew *crew) {
+    pthread_mutex_lock(&crew->lock);
+    uint64_t done = batches_done(crew);
+    bool any = done < crew->handed;
+    while (any && batches_done(crew) == done)
+        pthread_cond_wait(&crew->less, &crew->lock);
+    pthread_mutex_unlock(&crew->lock);
+    return any;
 }
 
 bool recovery_crew_failed(struct recovery_crew *crew) {

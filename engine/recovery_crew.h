@@ -9,8 +9,9 @@
  *  Owner: the control path; each worker is a thread, or all run in the caller's as a batch is handed over.
  *  Bounds: RECOVERY_BATCHES batches of RECOVERY_BATCH_ITEMS. */
 
-#define RECOVERY_BATCHES 2
-#define RECOVERY_BATCH_ITEMS 1024
+#define RECOVERY_BATCHES                                                                           \
+    64 /**< a checkpoint's chunks come partition by partition: far apart for different workers */
+#define RECOVERY_BATCH_ITEMS 512
 #define RECOVERY_BATCH_BYTES (2u << 20) /**< no more is added to a batch of this size */
 
 enum recovery_work { RECOVERY_CHUNKS, RECOVERY_GROUPS, RECOVERY_VERIFY };
@@ -38,6 +39,8 @@ struct recovery_batch *recovery_crew_batch(struct recovery_crew *crew, enum reco
 void recovery_crew_hand_over(struct recovery_crew *crew);
 /** The oldest batch that somebody still works at, or the one that is being filled. */
 const struct recovery_batch *recovery_crew_oldest(struct recovery_crew *crew);
+/** Wait until the oldest batch that was handed over is done. @return false: there is none */
+bool recovery_crew_wait_oldest(struct recovery_crew *crew);
 /** Wait until everything that was handed over is done. @return 0 or what the first worker that failed answered */
 int recovery_crew_wait(struct recovery_crew *crew);
 /** Whether somebody failed, as far as it is known without waiting. */

@@ -13,7 +13,7 @@
 #include "wal/checkpoint_reader.h"
 
 #define PIECE_CHUNKS 8 /**< read at once: 1 MiB */
-#define PIECES (CHECKPOINT_READER_BYTES / (PIECE_CHUNKS * CHECKPOINT_CHUNK_BYTES))
+#define PIECE_BYTES ((size_t)PIECE_CHUNKS * CHECKPOINT_CHUNK_BYTES)
 #define READS 8 /**< in flight */
 
 struct piece {
@@ -25,9 +25,10 @@ struct checkpoint_reader {
     struct disk *disk;
     struct checkpoint_manifest manifest;
     uint64_t file;
-    struct checkpoint_chunk *chunks; /**< ring of PIECES * PIECE_CHUNKS */
-    struct piece pieces[PIECES];     /**< piece n at n % PIECES */
-    uint64_t asked, arrived;         /**< pieces: read up to here, and taken up to here */
+    struct checkpoint_chunk *chunks; /**< ring of pieces_room * PIECE_CHUNKS */
+    struct piece *pieces;            /**< piece n at n % pieces_room */
+    uint64_t pieces_room;
+    uint64_t asked, arrived; /**< pieces: read up to here, and taken up to here */
     unsigned in_flight;
     uint64_t next;     /**< chunk that is handed over next */
     uint64_t released; /**< chunks below may be overwritten */
@@ -51,7 +52,8 @@ static int refusal(enum wal_page_state state) {
 }
 
 int checkpoint_reader_open(struct disk *disk, const struct checkpoint_manifest *manifest,
-                           struct checkpoint_reader **out, char *error, size_t error_bytes) {
+                           size_t memory_bytes, struct checkpoint_reader **out, char *error,
+                           size_t error_bytes) {
     const uint64_t file = disk_file(DISK_CHECKPOINT_DATA, manifest->seq);
     const uint64_t bytes = manifest->chunk_count * CHECKPOINT_CHUNK_BYTES;
     int64_t size = disk->size(disk, file);
@@ -66,10 +68,13 @@ int checkpoint_reader_open(struct disk *disk, const struct checkpoint_manifest *
     }
     struct checkpoint_reader *reader = calloc(1, sizeof(*reader));
     if (reader != NULL) {
-        reader->chunks = aligned_alloc((size_t)2 << 20, CHECKPOINT_READER_BYTES);
+        reader->pieces_room = memory_bytes / PIECE_BYTES + 1;
+        reader->chunks = aligned_alloc(PIECE_BYTES, reader->pieces_room * PIECE_BYTES);
+        reader->pieces = calloc(reader->pieces_room, sizeof(*reader->pieces));
         reader->digests = XXH3_createState();
     }
-    if (reader == NULL || reader->chunks == NULL || reader->digests == NULL) {
+    if (reader == NULL || reader->chunks == NULL || reader->pieces == NULL ||
+        reader->digests == NULL) {
         snprintf(error, error_bytes, "%s: no memory to read it", disk->name(disk, file));
         checkpoint_reader_close(reader);
         return -ENOMEM;
@@ -87,7 +92,7 @@ static uint64_t piece_count(const struct checkpoint_reader *reader) {
 }
 
 static struct piece *piece_at(struct checkpoint_reader *reader, uint64_t number) {
-    return &reader->pieces[number % PIECES];
+    return &reader->pieces[number % reader->pieces_room];
 }
 
 static int read_failed(struct checkpoint_reader *reader, int rc, char *error, size_t error_bytes) {
@@ -100,7 +105,7 @@ static int read_failed(struct checkpoint_reader *reader, int rc, char *error, si
 /** Ask for as many pieces as there is room for. @return 0 or -errno */
 static int ask(struct checkpoint_reader *reader) {
     while (reader->in_flight < READS && reader->asked < piece_count(reader) &&
-           reader->asked < reader->released / PIECE_CHUNKS + PIECES) {
+           reader->asked < reader->released / PIECE_CHUNKS + reader->pieces_room) {
         struct piece *piece = piece_at(reader, reader->asked);
         uint64_t first = reader->asked * PIECE_CHUNKS, count = reader->manifest.chunk_count - first;
         if (count > PIECE_CHUNKS)
@@ -112,8 +117,8 @@ static int ask(struct checkpoint_reader *reader) {
                                      .bytes = count * CHECKPOINT_CHUNK_BYTES,
                                      .iov_count = 1,
                                      .owner = piece};
-        piece->io.iov[0] =
-            (struct iovec){reader->chunks + reader->asked % PIECES * PIECE_CHUNKS, piece->io.bytes};
+        piece->io.iov[0] = (struct iovec){
+            reader->chunks + reader->asked % reader->pieces_room * PIECE_CHUNKS, piece->io.bytes};
         int rc = reader->disk->submit(reader->disk, &piece->io);
         if (rc == -EAGAIN && reader->in_flight != 0)
             return 0;
@@ -157,6 +162,7 @@ void checkpoint_reader_close(struct checkpoint_reader *reader) {
     if (lost) /* the disk may still write there */
         return;
     free(reader->chunks);
+    free(reader->pieces);
     free(reader);
 }
 
@@ -187,7 +193,8 @@ int checkpoint_reader_next(struct checkpoint_reader *reader, const struct checkp
         rc = ask(reader);
     if (rc != 0)
         return read_failed(reader, rc, error, error_bytes);
-    const struct checkpoint_chunk *found = &reader->chunks[reader->next % (PIECES * PIECE_CHUNKS)];
+    const struct checkpoint_chunk *found =
+        &reader->chunks[reader->next % (reader->pieces_room * PIECE_CHUNKS)];
     const char *why = "";
     rc = refusal(checkpoint_chunk_check(found, &reader->manifest, reader->next, &why));
     if (rc != 0) {

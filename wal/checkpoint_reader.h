@@ -8,15 +8,17 @@
 /** Reads a checkpoint's chunks in order, several reads ahead of its user; each is checked before it is handed on, and in the end all of
  *  them together. (Manifests: checkpoint_inspect.h.)
  *  Flow:  disk -> [checkpoint_reader] -> recovery
- *  Control path: blocks, allocates, changes nothing. Bounds: CHECKPOINT_READER_BYTES. Keeps: INV-3, INV-6. */
+ *  Control path: blocks, allocates, changes nothing. Bounds: the memory that it is given. Keeps: INV-3, INV-6. */
 
-#define CHECKPOINT_READER_BYTES (16u << 20)
+#define CHECKPOINT_READER_BYTES ((size_t)16 << 20) /**< enough for one who takes chunks in order */
 
 struct checkpoint_reader;
 
-/** @return 0; -EBADMSG (the file is shorter or longer than the manifest says), -ENOENT, -ENOMEM, -errno; `error` filled */
+/** @param bytes for chunks that have been read and not been released, rounded up
+ *  @return 0; -EBADMSG (the file is shorter or longer than the manifest says), -ENOENT, -ENOMEM, -errno; `error` filled */
 int checkpoint_reader_open(struct disk *disk, const struct checkpoint_manifest *manifest,
-                           struct checkpoint_reader **reader, char *error, size_t error_bytes);
+                           size_t bytes, struct checkpoint_reader **reader, char *error,
+                           size_t error_bytes);
 void checkpoint_reader_close(struct checkpoint_reader *reader);
 
 /** The next chunk, good until it is released.

@@ -68,7 +68,8 @@ static int read_all(uint64_t hold, uint64_t *read) {
     uint64_t released = 0;
     *read = 0;
     error[0] = '\0';
-    int rc = checkpoint_reader_open(disk, &manifest, &reader, error, sizeof(error));
+    int rc = checkpoint_reader_open(disk, &manifest, CHECKPOINT_READER_BYTES, &reader, error,
+                                    sizeof(error));
     if (rc)
         return rc;
     for (;;) {
@@ -222,10 +223,14 @@ static void test_closed_early(void) {
     struct checkpoint_reader *reader;
     const struct checkpoint_chunk *chunk;
     make(CHUNKS_MAX);
-    CHECK_EQ(checkpoint_reader_open(disk, &manifest, &reader, error, sizeof(error)), 0);
+    CHECK_EQ(checkpoint_reader_open(disk, &manifest, CHECKPOINT_READER_BYTES, &reader, error,
+                                    sizeof(error)),
+             0);
     CHECK_EQ(checkpoint_reader_next(reader, &chunk, error, sizeof(error)), 1);
     checkpoint_reader_close(reader);
-    CHECK_EQ(checkpoint_reader_open(disk, &manifest, &reader, error, sizeof(error)), 0);
+    CHECK_EQ(checkpoint_reader_open(disk, &manifest, CHECKPOINT_READER_BYTES, &reader, error,
+                                    sizeof(error)),
+             0);
     checkpoint_reader_close(reader);
     disk_memory_close(disk);
 }
