@@ -145,6 +145,9 @@ struct recovery_batch *recovery_crew_batch(struct recovery_crew *crew, enum reco
 }
 
 void recovery_crew_hand_over(struct recovery_crew *crew) {
+    const struct recovery_batch *filled = &crew->batches[crew->handed % RECOVERY_BATCHES];
+    if (!filled->count && filled->work != RECOVERY_VERIFY)
+        return;
     if (crew->threads) {
         pthread_mutex_lock(&crew->lock);
         crew->handed++;
@@ -152,10 +155,10 @@ void recovery_crew_hand_over(struct recovery_crew *crew) {
         pthread_mutex_unlock(&crew->lock);
         return;
     }
-    const struct recovery_batch *batch = &crew->batches[crew->handed++ % RECOVERY_BATCHES];
+    crew->handed++;
     for (unsigned i = 0; i < crew->workers; i++) {
         if (!crew->worker[i].rc)
-            crew->worker[i].rc = work(crew->restore, i, batch);
+            crew->worker[i].rc = work(crew->restore, i, filled);
         crew->worker[i].done++;
     }
 }

@@ -35,7 +35,8 @@ void recovery_crew_close(struct recovery_crew *crew);
 
 /** The batch to be filled next, empty. Waits until it is free. */
 struct recovery_batch *recovery_crew_batch(struct recovery_crew *crew, enum recovery_work work);
-/** Let all workers go through the batch that is being filled. */
+/** Let all workers go through the batch that is being filled. An empty one stays to be filled: so a batch that somebody works at tells what
+ *  must stay where it is. */
 void recovery_crew_hand_over(struct recovery_crew *crew);
 /** The oldest batch that somebody still works at, or the one that is being filled. */
 const struct recovery_batch *recovery_crew_oldest(struct recovery_crew *crew);

@@ -45,10 +45,12 @@ def checkpoints_while_requests_come():
 
 @test
 def recovery_from_memory():
-    lines = [measured("recovery", "--accounts", 20000, "--transfers", 50000, "--rounds", 2, "--workers", workers)
-             for workers in (1, 2, 1)]
+    # more than the windows over checkpoint and log hold, so that what is read waits for the slowest worker
+    size = (200000, 500000)
+    lines = [measured("recovery", "--accounts", size[0], "--transfers", size[1], "--rounds", 2, "--workers", workers)
+             for workers in (1, 3)]
     for line in lines:
-        equal((line["benchmark"], line["errors"], line["accounts"], line["transfers"]), ("recovery", 0, 20000, 50000),
+        equal((line["benchmark"], line["errors"], line["accounts"], line["transfers"]), ("recovery", 0, *size),
               "benchmark, errors, accounts and transfers")
         assert line["figure"] > 0 and line["checkpoint_figure"] > 0, line
         assert abs(line["ratio"] - line["figure"] / line["roofline"]) < 0.01, line
