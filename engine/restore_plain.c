@@ -16,10 +16,11 @@
 
 struct burst {
     unsigned count;
-    unsigned sides_count, ids_count; /**< of this worker */
-    bool mixed;                      /**< they are not all of one ledger */
-    uint8_t sides[2 * BURST]; /**< numbers of transfers, times two; plus one: the credit side */
-    uint8_t ids[BURST];
+    bool mixed; /**< they are not all of one ledger */
+    /* what of them is this worker's: transfers whose debit side, credit side, id. Lists of their own, for which side a side is would be
+     * as good as random in one. Not used where everything is one worker's. */
+    unsigned own_count[3];
+    uint8_t own[3][BURST];
     const struct wal_record_transfer *records[BURST];
     wal_place_t places[BURST];
     /* of accounts, in arrays: hashing their ids is a loop of nothing but arithmetic, which a compiler makes vectors of */
@@ -111,27 +112,30 @@ static void hash_accounts(const struct restore_burst *all, struct burst *burst) 
 }
 
 /** What of the burst is this worker's. */
-ALWAYS_INLINE void take(const struct restore_worker *worker, struct burst *burst, bool alone) {
+static void take(const struct restore_worker *worker, struct burst *burst) {
     const struct restore_burst *all = worker->burst;
     const uint8_t *owner = worker->restore->owner;
-    unsigned count = burst->count, index = worker->index, sides = 0, ids = 0;
-    if (alone) { /* `sides` and `ids` always count from 0 */
-        burst->sides_count = 2 * count;
-        burst->ids_count = count;
-        return;
-    }
-    for (unsigned i = 0; i < 2 * count; i++) {
-        burst->sides[sides] = (uint8_t)i;
-        sides += owner[burst->partition[i]] == index;
-    }
+    unsigned count = burst->count, index = worker->index, debits = 0, credits = 0, ids = 0;
     for (unsigned i = 0; i < count; i++) {
         unsigned home = hash_partition_by((uint64_t)burst->records[i]->id & 0xffff, all->partitions,
                                           all->magic);
-        burst->ids[ids] = (uint8_t)i;
+        burst->own[0][debits] = burst->own[1][credits] = burst->own[2][ids] = (uint8_t)i;
+        debits += owner[burst->partition[2 * i]] == index;
+        credits += owner[burst->partition[2 * i + 1]] == index;
         ids += owner[home] == index;
     }
-    burst->sides_count = sides;
-    burst->ids_count = ids;
+    burst->own_count[0] = debits;
+    burst->own_count[1] = credits;
+    burst->own_count[2] = ids;
+}
+
+/** The n-th of the transfers whose debit side (0), credit side (1) or id (2) is this worker's. */
+ALWAYS_INLINE unsigned own_at(const struct burst *burst, unsigned which, unsigned n, bool alone) {
+    return alone ? n : burst->own[which][n];
+}
+
+ALWAYS_INLINE unsigned own_count(const struct burst *burst, unsigned which, bool alone) {
+    return alone ? burst->count : burst->own_count[which];
 }
 
 ALWAYS_INLINE void look_side(struct burst *burst, const struct partition *partitions, unsigned i) {
@@ -155,15 +159,18 @@ ALWAYS_INLINE void look_id(const struct restore_burst *all, struct burst *burst,
 ALWAYS_INLINE void look(struct restore_worker *worker, struct burst *burst, bool alone) {
     const struct restore_burst *all = worker->burst;
     struct partition *partitions = worker->restore->engine->partitions;
-    for (unsigned i = 0; i < burst->sides_count; i++)
-        look_side(burst, partitions, alone ? i : burst->sides[i]);
-    for (unsigned i = 0; i < burst->ids_count; i++)
-        look_id(all, burst, partitions, alone ? i : burst->ids[i]);
+    for (unsigned side = 0; side < 2; side++) {
+        for (unsigned n = 0; n < own_count(burst, side, alone); n++)
+            look_side(burst, partitions, 2 * own_at(burst, side, n, alone) + side);
+    }
+    for (unsigned n = 0; n < own_count(burst, 2, alone); n++)
+        look_id(all, burst, partitions, own_at(burst, 2, n, alone));
 }
 
 /* --- second: the accounts ---------------------------------------------------------------------------------------------------- */
 
-ALWAYS_INLINE void find_side(struct burst *burst, const struct partition *partitions, unsigned i) {
+ALWAYS_INLINE void find_side(struct burst *burst, const struct partition *partitions, unsigned i,
+                             unsigned side) {
     const struct index_line *line = burst->line[i];
     struct account *account = NULL;
     if (likely(line)) {
@@ -178,7 +185,7 @@ ALWAYS_INLINE void find_side(struct burst *burst, const struct partition *partit
     /* A number, for there may be none: then nothing is fetched, and nothing is wrong. Credits stand in the second line. */
     uintptr_t at = (uintptr_t)account;
     __builtin_prefetch((const void *)at, 1);
-    if (i & 1)
+    if (side)
         __builtin_prefetch((const void *)(at + CACHE_LINE_BYTES), 1);
 }
 _Static_assert(offsetof(struct account, debits_posted) < CACHE_LINE_BYTES &&
@@ -187,8 +194,10 @@ _Static_assert(offsetof(struct account, debits_posted) < CACHE_LINE_BYTES &&
 
 ALWAYS_INLINE void find(struct restore_worker *worker, struct burst *burst, bool alone) {
     const struct partition *partitions = worker->restore->engine->partitions;
-    for (unsigned i = 0; i < burst->sides_count; i++)
-        find_side(burst, partitions, alone ? i : burst->sides[i]);
+    for (unsigned n = 0; n < own_count(burst, 0, alone); n++)
+        find_side(burst, partitions, 2 * own_at(burst, 0, n, alone), 0);
+    for (unsigned n = 0; n < own_count(burst, 1, alone); n++)
+        find_side(burst, partitions, 2 * own_at(burst, 1, n, alone) + 1, 1);
 }
 
 /* --- third: what happened to them -------------------------------------------------------------------------------------------- */
@@ -230,7 +239,8 @@ ALWAYS_INLINE int apply_id(struct restore_worker *worker, const struct burst *bu
     return apply_id_slow(worker, burst, i, digest);
 }
 
-ALWAYS_INLINE int apply_side(struct restore_worker *worker, const struct burst *burst, unsigned i) {
+ALWAYS_INLINE int apply_side(struct restore_worker *worker, const struct burst *burst, unsigned i,
+                             unsigned side) {
     uint128_t id = uint128_make(burst->high[i], burst->low[i]);
     unsigned partition = (unsigned)burst->partition[i];
     uint64_t amount = burst->records[i >> 1]->amount;
@@ -242,7 +252,7 @@ ALWAYS_INLINE int apply_side(struct restore_worker *worker, const struct burst *
     }
     struct moved *moved = &worker->burst->moved[partition];
     uint128_t weight = (uint128_t)(burst->hash[i] | 1) * amount;
-    if (i & 1) {
+    if (side) {
         account->credits_posted += amount;
         moved->credits += weight;
     } else {
@@ -255,41 +265,40 @@ ALWAYS_INLINE int apply_side(struct restore_worker *worker, const struct burst *
 /** All of one ledger, and of one lcore. */
 static int totals_of_one(struct restore_worker *worker, const struct burst *burst) {
     struct balances *sums = restore_ledger(worker, 0, burst->records[0]->ledger);
-    uint128_t moved[2] = {0, 0};
+    bool alone = worker->burst->alone;
     if (!sums)
         return full(worker);
-    if (worker->burst->alone) {
-        for (unsigned i = 0; i < burst->count; i++)
-            moved[0] += burst->records[i]->amount;
-        moved[1] = moved[0];
-    } else {
-        for (unsigned i = 0; i < burst->sides_count; i++)
-            moved[burst->sides[i] & 1] += burst->records[burst->sides[i] >> 1]->amount;
-    }
-    sums->debits_posted += moved[0];
-    sums->credits_posted += moved[1];
+    for (unsigned n = 0; n < own_count(burst, 0, alone); n++)
+        sums->debits_posted += burst->records[own_at(burst, 0, n, alone)]->amount;
+    for (unsigned n = 0; n < own_count(burst, 1, alone); n++)
+        sums->credits_posted += burst->records[own_at(burst, 1, n, alone)]->amount;
     return 0;
 }
 
 static int totals_of_many(struct restore_worker *worker, const struct burst *burst) {
-    for (unsigned k = 0; k < burst->sides_count; k++) {
-        unsigned i = worker->burst->alone ? k : burst->sides[k];
-        const struct wal_record_transfer *record = burst->records[i >> 1];
-        struct balances *sums =
-            restore_ledger(worker, (unsigned)burst->partition[i], record->ledger);
-        if (!sums)
-            return full(worker);
-        *(i & 1 ? &sums->credits_posted : &sums->debits_posted) += record->amount;
+    bool alone = worker->burst->alone;
+    for (unsigned side = 0; side < 2; side++) {
+        for (unsigned n = 0; n < own_count(burst, side, alone); n++) {
+            unsigned i = own_at(burst, side, n, alone);
+            const struct wal_record_transfer *record = burst->records[i];
+            struct balances *sums =
+                restore_ledger(worker, (unsigned)burst->partition[2 * i + side], record->ledger);
+            if (!sums)
+                return full(worker);
+            *(side ? &sums->credits_posted : &sums->debits_posted) += record->amount;
+        }
     }
     return 0;
 }
 
 ALWAYS_INLINE int apply(struct restore_worker *worker, const struct burst *burst, bool alone) {
     int rc = 0;
-    for (unsigned i = 0; i < burst->ids_count && likely(!rc); i++)
-        rc = apply_id(worker, burst, alone ? i : burst->ids[i]);
-    for (unsigned i = 0; i < burst->sides_count && likely(!rc); i++)
-        rc = apply_side(worker, burst, alone ? i : burst->sides[i]);
+    for (unsigned n = 0; n < own_count(burst, 2, alone) && likely(!rc); n++)
+        rc = apply_id(worker, burst, own_at(burst, 2, n, alone));
+    for (unsigned n = 0; n < own_count(burst, 0, alone) && likely(!rc); n++)
+        rc = apply_side(worker, burst, 2 * own_at(burst, 0, n, alone), 0);
+    for (unsigned n = 0; n < own_count(burst, 1, alone) && likely(!rc); n++)
+        rc = apply_side(worker, burst, 2 * own_at(burst, 1, n, alone) + 1, 1);
     for (unsigned i = 0; i < burst->count; i++)
         restore_transfer_note(worker, burst->records[i]->timestamp);
     return rc;
@@ -304,7 +313,8 @@ ALWAYS_INLINE int advance(struct restore_worker *worker, bool alone) {
     int rc = 0;
     if (filled->count) {
         hash_accounts(all, filled);
-        take(worker, filled, alone);
+        if (!alone)
+            take(worker, filled);
         look(worker, filled, alone);
     }
     if (waiting->count) {
