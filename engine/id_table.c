@@ -311,6 +311,8 @@ static int slice_sort(const struct id_table *table, struct id_slice *slice, stru
     for (uint32_t slot = 0; slot < count; slot++)
         records[slot] = *id_at(slice, slot);
     qsort(records, count, sizeof(*records), order_of_decision);
+    slice->examined = 0;
+    slice->latest = slice->behind = 0;
     /* From here on they stand in the slice's index, all of them. */
     windows_drop(slice, memory);
     index_release(&slice->index, memory);
@@ -377,28 +379,53 @@ uint64_t id_oldest_ms(const struct id_table *table) {
     return oldest == UINT64_MAX ? UINT64_MAX : oldest * ID_SLICE_MS;
 }
 
-static bool slice_timestamp_taken(const struct id_slice *slice, uint64_t timestamp,
-                                  uint64_t horizon_ms) {
-    uint32_t low = 0, high = slice->slab.count;
-    if (!high || timestamp > id_at(slice, high - 1)->timestamp ||
-        timestamp < id_at(slice, 0)->timestamp)
-        return false;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (id_at(slice, middle)->timestamp < timestamp)
-            low = middle + 1;
-        else
-            high = middle;
+/** With several lcores a record that a traveller brings, or a segment that is replayed behind another, may be older than what stands there
+ *  already. Each record is looked at once, so that searches know how far. */
+static void slice_examine(struct id_slice *slice) {
+    for (; slice->examined < slice->slab.count; slice->examined++) {
+        uint64_t timestamp = id_at(slice, slice->examined)->timestamp;
+        if (timestamp >= slice->latest)
+            slice->latest = timestamp;
+        else if (slice->latest - timestamp > slice->behind)
+            slice->behind = slice->latest - timestamp;
     }
-    for (; low < slice->slab.count && id_at(slice, low)->timestamp == timestamp; low++) {
-        const struct id_record *record = id_at(slice, low);
-        if (!id_is_burnt(record) && record->id[1] >> 16 >= horizon_ms)
+}
+
+static bool is_remembered_at(const struct id_record *record, uint64_t timestamp,
+                             uint64_t horizon_ms) {
+    return record->timestamp == timestamp && !id_is_burnt(record) &&
+           record->id[1] >> 16 >= horizon_ms;
+}
+
+static bool slice_timestamp_taken(struct id_slice *slice, uint64_t timestamp, uint64_t horizon_ms) {
+    uint32_t low = 0, high = slice->slab.count, middle = 0;
+    slice_examine(slice);
+    /* all before a record that is so much older are older too, all behind one that is so much newer are newer */
+    while (low < high) {
+        middle = low + (high - low) / 2;
+        if (id_at(slice, middle)->timestamp + slice->behind < timestamp)
+            low = middle + 1;
+        else if (id_at(slice, middle)->timestamp > timestamp + slice->behind)
+            high = middle;
+        else
+            break;
+    }
+    for (uint32_t slot = middle; slot < high; slot++) {
+        if (id_at(slice, slot)->timestamp > timestamp + slice->behind)
+            break;
+        if (is_remembered_at(id_at(slice, slot), timestamp, horizon_ms))
+            return true;
+    }
+    for (uint32_t slot = middle; slot > low; slot--) {
+        if (id_at(slice, slot - 1)->timestamp + slice->behind < timestamp)
+            break;
+        if (is_remembered_at(id_at(slice, slot - 1), timestamp, horizon_ms))
             return true;
     }
     return false;
 }
 
-bool id_timestamp_taken(const struct id_table *table, uint64_t timestamp, uint64_t horizon_ms) {
+bool id_timestamp_taken(struct id_table *table, uint64_t timestamp, uint64_t horizon_ms) {
     for (unsigned i = 0; i < ID_SLICES; i++) {
         if (table->slices[i] &&
             slice_timestamp_taken(table->slices[i], timestamp, table->id_time ? horizon_ms : 0))

@@ -69,6 +69,9 @@ struct id_slice {
     struct id_block *block;        /**< newest block */
     struct index_line *lines_next; /**< the first of its lines that are left */
     uint32_t lines_left;           /**< how many there are, up to its end */
+    uint32_t examined;             /**< of so many records it is known ... */
+    uint64_t latest;               /**< ... which timestamp is the highest */
+    uint64_t behind;               /**< ... and how far below a higher one before it one may be */
     int32_t
         pages[ID_WINDOWS /
               ID_WINDOW_PAGE]; /**< heads of windows: distance from the slice in lines; 0: none */
@@ -235,9 +238,10 @@ uint64_t id_count(const struct id_table *table);
 /** Oldest slice that holds anything: its first id time in ms; UINT64_MAX when there is none. */
 uint64_t id_oldest_ms(const struct id_table *table);
 
-/** Whether some remembered transfer (its id not below the horizon) has exactly this timestamp. Binary search, slice by slice (records stand in the order of their
- *  timestamps, for imported ones must not regress). Only for imported accounts. */
-bool id_timestamp_taken(const struct id_table *table, uint64_t timestamp, uint64_t horizon_ms);
+/** Whether some remembered transfer (its id not below the horizon) has exactly this timestamp. Binary search, slice by slice: records stand
+ *  nearly in the order of their timestamps, for imported ones must not regress. What came since the last time is looked at first, each
+ *  record once. Only for imported accounts. */
+bool id_timestamp_taken(struct id_table *table, uint64_t timestamp, uint64_t horizon_ms);
 
 void id_release(struct id_table *table, struct memory *memory);
 

@@ -197,11 +197,6 @@ static int insert_id(struct restore_worker *worker, const struct checkpoint_chun
         return damaged(worker, chunk, "holds an id that cannot be remembered");
     if (unlikely(id_find(ids, id, target->hash)))
         return damaged(worker, chunk, "holds an id twice");
-    /* Retries of imported accounts are found by their order. (Under other partitions than before, they are sorted at the end.) */
-    if (slice && slice->slab.count &&
-        unlikely(id_at(slice, slice->slab.count - 1)->timestamp > record->timestamp) &&
-        worker->restore->partitions_written == worker->restore->engine->config.partitions)
-        return damaged(worker, chunk, "holds ids out of their order");
     if (unlikely(id_reserve(ids, restore_memory(worker, target->partition), id, 1) != 0))
         return full(worker);
     id_restore(ids, (const void *)record, target->hash);
@@ -446,7 +441,7 @@ static int check_pendings(struct restore *restore) {
     return 0;
 }
 
-/** Ids came from several partitions into one: each slice is put in the order of its timestamps again. */
+/** Ids came from several partitions into one, far from any order: each slice is put in that of its timestamps. */
 static int sort_ids(struct restore *restore) {
     for (unsigned p = 0; p < restore->engine->config.partitions; p++) {
         if (id_sort(&restore->engine->partitions[p].ids, restore_memory(&restore->worker[0], p),

@@ -289,6 +289,30 @@ static void test_ids_are_remembered_and_forgotten_by_slice(void) {
     memory_close(&memory);
 }
 
+/** Records that travellers bring are older than some that stand there already: a timestamp is found wherever it stands. */
+static void test_timestamps_out_of_order(void) {
+    enum { COUNT = 20000, SPREAD = 300 };
+    CHECK_EQ(memory_open(&memory, REGION_BYTES, false), 0);
+    struct id_table ids = {.id_time = true};
+    const uint128_t time = (uint128_t)1700000000000 << 80;
+    static bool taken[2 * COUNT + SPREAD];
+    uint64_t random = test_seed(41);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        uint128_t id = time | (i + 1);
+        uint64_t timestamp = 2 * i + test_random(&random) % SPREAD;
+        CHECK_EQ(id_reserve(&ids, &memory, id, 1), 0);
+        id_insert(&ids, id, hash_transfer_id(id, 7), timestamp, 5, i % 10 ? i : WAL_PLACE_BURNT);
+        if (i % 10)
+            taken[timestamp] = true;
+        if (i % 1000 == 0)
+            CHECK_EQ(id_timestamp_taken(&ids, timestamp, 0), taken[timestamp]);
+    }
+    for (uint64_t timestamp = 1; timestamp < 2 * COUNT + SPREAD; timestamp++)
+        CHECK_EQ(id_timestamp_taken(&ids, timestamp, 0), taken[timestamp]);
+    id_release(&ids, &memory);
+    memory_close(&memory);
+}
+
 /** Ids at every rate, some in windows with lines of their own and some not: what was remembered is found, and nothing else. */
 static void ids_at_every_rate(size_t memory_bytes, uint64_t *random) {
     CHECK_EQ(memory_open(&memory, memory_bytes, false), 0);
@@ -390,6 +414,7 @@ int main(void) {
     TEST_RUN(test_partition_without_a_division_is_the_same);
     TEST_RUN(test_heap_gives_the_least_and_removes_any);
     TEST_RUN(test_ids_are_remembered_and_forgotten_by_slice);
+    TEST_RUN(test_timestamps_out_of_order);
     TEST_RUN(test_ids_of_windows_are_exact);
     TEST_RUN(test_pendings_are_due_in_order_and_forgotten_below_the_horizon);
     return TEST_DONE();

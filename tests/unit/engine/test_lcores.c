@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include "engine/checkpoint.h"
 #include "engine/engine.h"
 #include "engine/recovery.h"
 #include "tests/lib/test.h"
@@ -9,7 +10,7 @@
 
 /** Engine lcores on threads of their own beside the WAL's: real rings, real races (this is what a thread sanitizer should look at). Each
  *  thread makes transfers of every kind between random accounts of all partitions. Afterwards money in equals money out, digests are what
- *  the tables say, and the log alone gives the same state to a fresh engine with one lcore. */
+ *  the tables say, and the log alone, or the newest checkpoint and what follows, gives the same state to a fresh engine with one lcore. */
 
 enum {
     LCORES_TESTED = 3,
@@ -133,6 +134,7 @@ static void turn(struct worker *worker) {
     struct engine_request *done[16];
     engine_clock(lcore, now_ns());
     unsigned work = engine_exchange(lcore) + engine_execute(lcore, 256) + engine_seal(lcore);
+    work += engine_checkpoint(lcore);
     unsigned count = engine_completed(lcore, done, 16);
     for (unsigned i = 0; i < count; i++) {
         struct unit *unit = done[i]->owner;
@@ -173,6 +175,8 @@ static int engine_make(unsigned lcores, struct wal_board *board, struct wal_lane
         .hash_seed = node.identity.hash_seed,
         .digest_seed = node.identity.digest_seed,
         .memory_bytes = (size_t)64 << 20,
+        .checkpoint_chunks = 32,
+        .checkpoint_slice = 16, /* so that much happens meanwhile */
         .log_buffer_bytes = WAL_SEGMENT_BYTES_MAX,
         .board = board,
         .lanes = lanes,
@@ -188,7 +192,7 @@ static void *zeroed(size_t bytes) {
     return memory;
 }
 
-static int node_open(unsigned lcores, uint64_t seed, uint64_t events) {
+static int node_open(unsigned lcores, uint64_t seed, uint64_t events, bool checkpoints) {
     char error[256];
     memset(&node, 0, sizeof(node));
     node.lcores = lcores;
@@ -215,6 +219,7 @@ static int node_open(unsigned lcores, uint64_t seed, uint64_t events) {
         .group_bytes_wanted = 64 << 10,
         .group_delay_ns = 20000,
         .digest_interval_ns = 5 * NS_PER_MS,
+        .checkpoint_interval_ns = checkpoints ? 10 * NS_PER_MS : 0,
     };
     if (wal_open(&config, &node.wal, error, sizeof(error)) ||
         engine_replay_finish(node.engine, 0, 1, 1, 0))
@@ -277,7 +282,15 @@ static bool books_balance(const struct engine *engine) {
     return posted == 0 && pending == 0;
 }
 
-/** What the log alone says, read by an engine with one lcore. */
+static unsigned passed_over;
+
+static void warning(void *context, const char *line) {
+    (void)context;
+    printf("%s\n", line);
+    passed_over++;
+}
+
+/** What the log says, alone or behind a checkpoint, read by an engine with one lcore. */
 static void check_log(void) {
     struct wal_board *board = zeroed(sizeof(*board));
     struct wal_lane *lane = zeroed(sizeof(*lane));
@@ -287,12 +300,18 @@ static void check_log(void) {
     char error[512] = "";
     CHECK(board && lane);
     CHECK_EQ(engine_make(1, board, lane, &engine), 0);
-    struct recovery_config config = {
-        .disk = node.disk, .identity = &node.identity, .workers = 2, .read_only = true};
+    struct recovery_config config = {.disk = node.disk,
+                                     .identity = &node.identity,
+                                     .workers = 2,
+                                     .read_only = true,
+                                     .warning = warning};
+    passed_over = 0;
     int rc = recovery_run(&config, engine, &position, &report, error, sizeof(error));
     if (rc)
         printf("%s\n", error);
     CHECK_EQ(rc, 0);
+    CHECK_EQ(passed_over, 0);
+    CHECK_EQ(report.checkpoint_seq, atomic_load(&wal_checkpoints(node.wal)->published_seq));
     wal_position_release(&position);
     for (unsigned p = 0; p < PARTITIONS; p++)
         CHECK(engine_partition_digest(engine, p) == engine_partition_digest(node.engine, p));
@@ -302,8 +321,8 @@ static void check_log(void) {
     free(lane);
 }
 
-static void run(unsigned lcores, uint64_t seed, uint64_t events) {
-    CHECK_EQ(node_open(lcores, seed, events), 0);
+static void run(unsigned lcores, uint64_t seed, uint64_t events, bool checkpoints) {
+    CHECK_EQ(node_open(lcores, seed, events, checkpoints), 0);
     CHECK(accounts_make());
     pthread_create(&node.wal_thread, NULL, wal_main, NULL);
     for (unsigned i = 0; i < lcores; i++)
@@ -336,15 +355,23 @@ static void run(unsigned lcores, uint64_t seed, uint64_t events) {
 static uint64_t seed;
 
 static void two_lcores(void) {
-    run(2, seed, 20000);
+    run(2, seed, 20000, false);
 }
 
 static void three_lcores(void) {
-    run(3, seed + 1, 15000);
+    run(3, seed + 1, 15000, false);
+}
+
+static void two_lcores_and_checkpoints(void) {
+    run(2, seed, 20000, true);
+}
+
+static void three_lcores_and_checkpoints(void) {
+    run(3, seed + 1, 15000, true);
 }
 
 static void one_lcore(void) {
-    run(1, seed + 2, 20000);
+    run(1, seed + 2, 20000, false);
 }
 
 int main(void) {
@@ -352,5 +379,7 @@ int main(void) {
     TEST_RUN(one_lcore);
     TEST_RUN(two_lcores);
     TEST_RUN(three_lcores);
+    TEST_RUN(two_lcores_and_checkpoints);
+    TEST_RUN(three_lcores_and_checkpoints);
     return TEST_DONE();
 }
