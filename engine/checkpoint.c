@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 
 #include "engine/base/planted.h"
-#include "engine/engine_internal.h"
+#include "engine/traveller.h"
 
 /** Copy on write by group number: nothing is marked or listed when a checkpoint begins, for every record knows the group that changed it
  *  last. The walk takes accounts first, then pending transfers, then ids, each partition by partition; what changes for the first time
@@ -20,6 +20,8 @@
 #define CHECKPOINT_AHEAD 16 /**< records that are being fetched while one is copied */
 #define CHECKPOINT_STALE_GROUPS                                                                    \
     (1u << 30) /**< a record that old is given a newer group, before 32 bits cannot tell any more */
+#define CHUNKS_OPEN                                                                                \
+    4 /**< that the walk may take beyond its half: one of each that is being filled, and the last */
 #define FILL 0xa5
 
 enum {
@@ -149,10 +151,21 @@ static void chunks_take_back(struct engine_lcore *lcore) {
     }
 }
 
+static uint32_t chunks_for(uint32_t accounts, uint32_t pendings) {
+    return (accounts + ACCOUNTS_PER_CHUNK - 1) / ACCOUNTS_PER_CHUNK +
+           (pendings + PENDINGS_PER_CHUNK - 1) / PENDINGS_PER_CHUNK;
+}
+
 bool checkpoint_saves_fit(const struct engine_lcore *lcore, uint32_t events) {
-    uint32_t chunks = (events * 2 + ACCOUNTS_PER_CHUNK - 1) / ACCOUNTS_PER_CHUNK +
-                      (events + PENDINGS_PER_CHUNK - 1) / PENDINGS_PER_CHUNK;
-    return lcore->checkpoint->free_count >= chunks;
+    uint32_t accounts, pendings;
+    travel_records_out(lcore, &accounts, &pendings);
+    return lcore->checkpoint->free_count >= chunks_for(accounts + events * 2, pendings + events);
+}
+
+bool checkpoint_out_fits(const struct engine_lcore *lcore, uint32_t accounts, uint32_t pendings) {
+    const struct checkpoint *checkpoint = lcore->checkpoint;
+    uint32_t chunks = chunks_for(accounts, pendings);
+    return chunks <= checkpoint->chunk_count / 2 - CHUNKS_OPEN && chunks <= checkpoint->free_count;
 }
 /* With the fewest chunks: all come back but the three that are being filled, and the longest chain must fit then. */
 _Static_assert(CHECKPOINT_CHUNKS_MIN - 3 >=

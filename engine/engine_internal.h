@@ -250,8 +250,11 @@ void checkpoint_close(struct checkpoint *checkpoint);
 void checkpoint_begin(struct engine_lcore *lcore);
 /** engine_checkpoint() with slices of any length: about so many records. */
 unsigned checkpoint_walk(struct engine_lcore *lcore, unsigned records_max);
-/** While checkpointing: whether what `events` events may change can be saved. */
+/** While checkpointing: whether what `events` events may change can be saved, beside what travellers hold. */
 bool checkpoint_saves_fit(const struct engine_lcore *lcore, uint32_t events);
+/** While checkpointing: whether so many records may be out, each of which may come home changed. They take no chunk of the walk's half,
+ *  so that it comes to its end whoever waits. */
+bool checkpoint_out_fits(const struct engine_lcore *lcore, uint32_t accounts, uint32_t pendings);
 void checkpoint_save_account(struct engine_lcore *lcore, const struct partition *partition,
                              const struct account *account, uint64_t hash);
 void checkpoint_save_pending(struct engine_lcore *lcore, const struct partition *partition,

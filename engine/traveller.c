@@ -96,6 +96,24 @@ static void go_home(struct engine_lcore *lcore, struct traveller *traveller) {
 
 /* --- checking out, freeing ------------------------------------------------------------------------------------------- */
 
+/** @param by 1, or UINT32_MAX: one fewer */
+static void out_count(struct engine_lcore *lcore, const struct travel_stop *stop, uint32_t by) {
+    struct travel *travel = lcore->travel;
+    lcore->partitions[stop->partition].out += by;
+    if (stop->kind == RECORD_ACCOUNT)
+        travel->accounts_out += by;
+    else if (stop->kind == RECORD_PENDING)
+        travel->pendings_out += by;
+}
+
+/** Whether one more record may leave, and be saved for a checkpoint when it comes home changed. */
+static bool may_be_out(const struct engine_lcore *lcore, const struct travel_stop *stop) {
+    const struct travel *travel = lcore->travel;
+    return likely(!lcore->checkpointing) || stop->kind == RECORD_ID ||
+           checkpoint_out_fits(lcore, travel->accounts_out + (stop->kind == RECORD_ACCOUNT),
+                               travel->pendings_out + (stop->kind == RECORD_PENDING));
+}
+
 /** The holder is done with a record; whoever waited first goes on with it. */
 static void record_free(struct engine_lcore *lcore, const struct travel_stop *stop) {
     struct traveller *next =
@@ -103,7 +121,7 @@ static void record_free(struct engine_lcore *lcore, const struct travel_stop *st
     if (next)
         traveller_push(&lcore->travel->runnable, next);
     else
-        lcore->partitions[stop->partition].out--;
+        out_count(lcore, stop, UINT32_MAX);
 }
 
 static void record_wait(struct checkout *entry, struct traveller *traveller) {
@@ -125,10 +143,14 @@ static bool record_take(struct engine_lcore *lcore, struct traveller *traveller,
         record_wait(entry, traveller);
         return false;
     }
+    if (!entry && !may_be_out(lcore, stop)) {
+        traveller_push(&lcore->travel->unsaved, traveller);
+        return false;
+    }
     if (!entry) {
         checkout_take(out, (enum record_kind)stop->kind, stop->key, stop->hash, stop->partition,
                       traveller);
-        lcore->partitions[stop->partition].out++;
+        out_count(lcore, stop, 1);
     }
     travel_load(lcore, stop);
     travel_room_take(lcore, stop);
@@ -391,6 +413,8 @@ unsigned engine_exchange(struct engine_lcore *lcore) {
     if (likely(!travel))
         return 0;
     settle_follow(lcore);
+    while ((traveller = traveller_pop(&travel->unsaved)))
+        traveller_push(&travel->runnable, traveller);
     for (unsigned from = 0; from < lcore->engine->exchange.lcores; from++)
         if (from != lcore->index)
             work += receive(lcore, exchange_ring(&lcore->engine->exchange, from, lcore->index));

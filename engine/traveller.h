@@ -122,8 +122,11 @@ struct travel {
     struct traveller_queue
         runnable; /**< got what they waited for, or come from this lcore: to be visited on */
     struct traveller_queue undecided; /**< have everything; the log buffer was full */
-    struct traveller_queue returned;  /**< are back, and wait for a slot to ask the log */
-    uint32_t away;                    /**< travellers of this lcore that are not back */
+    struct traveller_queue
+        unsaved; /**< want a record that could not be saved for the checkpoint: tried again each turn */
+    uint32_t accounts_out, pendings_out; /**< entries of `out` of that kind */
+    struct traveller_queue returned;     /**< are back, and wait for a slot to ask the log */
+    uint32_t away;                       /**< travellers of this lcore that are not back */
     uint64_t settle; /**< board->settle, as last read: nothing new may travel while it is not 0 */
     bool frozen;     /**< another lcore has, or will have, all tables to itself */
     uint32_t accounts_kept;       /**< room that is kept for accounts, all partitions */
@@ -151,6 +154,12 @@ enum travel_answer travel_event(struct engine_lcore *lcore, struct engine_reques
 /** How many of the next events, all compact transfers, have everything here and need not wait. */
 uint32_t travel_run(const struct engine_lcore *lcore, const struct engine_request *request,
                     const struct prepared *prepared, uint32_t count);
+/** How many records of this lcore, or their absence, are with travellers. */
+static inline void travel_records_out(const struct engine_lcore *lcore, uint32_t *accounts,
+                                      uint32_t *pendings) {
+    *accounts = lcore->travel ? lcore->travel->accounts_out : 0;
+    *pendings = lcore->travel ? lcore->travel->pendings_out : 0;
+}
 static inline uint32_t travel_accounts_kept(const struct engine_lcore *lcore) {
     return lcore->travel ? lcore->travel->accounts_kept : 0;
 }
