@@ -120,8 +120,8 @@ static void decide(struct wal *wal, uint64_t now_ns) {
 
 void wal_checkpoint_group_ends(struct wal *wal, seq_t seq, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = checkpoint_of(wal);
-    if (!checkpoint->due || !wal_settled(wal))
-        return;
+    if (!checkpoint->due || wal->alone || !wal_settled(wal))
+        return; /* who is alone changes tables whose own lcores would save nothing */
     checkpoint->due = false;
     checkpoint->state = WAL_CHECKPOINT_CREATING;
     checkpoint->seq = seq;
@@ -175,9 +175,14 @@ bool wal_checkpoint_due(const struct wal *wal) {
     return wal->checkpoint.due;
 }
 
+/** A bit for every lane. */
+static uint64_t all_lanes(const struct wal *wal) {
+    return UINT64_MAX >> (LCORES_MAX - wal->config.lane_count);
+}
+
 bool wal_checkpoint_walking(const struct wal *wal) {
     return wal->checkpoint.state != WAL_CHECKPOINT_IDLE &&
-           wal->checkpoint.lanes_done < wal->config.lane_count;
+           wal->checkpoint.lanes_done != all_lanes(wal);
 }
 
 bool wal_checkpoint_quiet(const struct wal *wal) {
@@ -306,7 +311,6 @@ bool wal_checkpoint_help(struct wal *wal, enum wal_checkpoint_use use,
 
 static unsigned write_on(struct wal *wal, uint64_t now_ns) {
     struct wal_checkpoint *checkpoint = checkpoint_of(wal);
-    const uint64_t all = UINT64_MAX >> (LCORES_MAX - wal->config.lane_count);
     uint64_t bytes = atomic_load_explicit(&checkpoint->counters.bytes, memory_order_relaxed);
     wal_checkpoint_submit_again(wal, now_ns);
     if (checkpoint->state != WAL_CHECKPOINT_WRITING)
@@ -315,7 +319,7 @@ static unsigned write_on(struct wal *wal, uint64_t now_ns) {
         wal_checkpoint_help(wal, WAL_USE_SYNC_BETWEEN, DISK_SYNC, wal_checkpoint_data(checkpoint),
                             now_ns))
         checkpoint->synced_bytes = bytes;
-    if (checkpoint->lanes_done == all && !checkpoint->listed)
+    if (checkpoint->lanes_done == all_lanes(wal) && !checkpoint->listed)
         return wal_checkpoint_write_own(wal, now_ns);
     if (!checkpoint->listed || wal_checkpoint_writes_busy(checkpoint) != 0)
         return 0;
