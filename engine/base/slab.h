@@ -15,10 +15,10 @@ struct slab {
 
 static inline void *slab_at(const struct slab *slab, uint32_t slot, size_t record_bytes) {
     uint32_t per_unit = (uint32_t)(MEMORY_UNIT_BYTES / record_bytes);
-    size_t offset = MEMORY_UNIT_BYTES % record_bytes == 0
-                        ? slot * record_bytes
-                        : (size_t)(slot / per_unit) * MEMORY_UNIT_BYTES +
-                              slot % per_unit * record_bytes;
+    size_t offset =
+        MEMORY_UNIT_BYTES % record_bytes == 0
+            ? slot * record_bytes
+            : (size_t)(slot / per_unit) * MEMORY_UNIT_BYTES + slot % per_unit * record_bytes;
     return units_byte(&slab->units, offset);
 }
 

@@ -14,7 +14,8 @@
 struct units {
     uint32_t count;  /**< units that exist */
     uint32_t pieces; /**< pieces that exist */
-    uintptr_t directory[UNITS_PIECES]; /**< where unit 0 would be if the array went on like this piece */
+    uintptr_t
+        directory[UNITS_PIECES]; /**< where unit 0 would be if the array went on like this piece */
 };
 
 /** @param offset in bytes from the start of the array, in a unit that exists */

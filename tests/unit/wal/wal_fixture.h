@@ -61,8 +61,8 @@ typedef int fixture_group_fn(void *context, const struct wal_chained_header *cha
 /** Read any log as recovery does, without a ledger: verify, hand over, note, cut a torn tail.
  *  @param group may be NULL. @return 0, -errno with `error` filled, or what `record` or `group` answered */
 int fixture_read(struct disk *disk, const struct wal_identity *identity, wal_replay_fn *record,
-                 fixture_group_fn *group, void *context, struct wal_position *position,
-                 char *error, size_t error_bytes);
+                 fixture_group_fn *group, void *context, struct wal_position *position, char *error,
+                 size_t error_bytes);
 /** Close the WAL, drained or not. */
 void fixture_stop(struct fixture *fixture);
 
