@@ -234,6 +234,14 @@ static bool is_damage(int rc) {
     return rc && rc != -ENOMEM && rc != -EPERM && rc != -ENOTSUP;
 }
 
+/** Whether the log needs no checkpoint. */
+static bool log_is_whole(const struct recovery_config *config) {
+    uint64_t file;
+    seq_t first;
+    return wal_log_begin(config->disk, config->identity, &file, &first) == 0 && file == 1 &&
+           first == 1;
+}
+
 /** Load the newest good checkpoint. @param first_later the oldest that lies behind where recovery shall end
  *  @return 0 (position->seq: which; 0: there is none), or -errno with `error` filled */
 static int find_checkpoint(struct run *run, seq_t *first_later) {
@@ -249,6 +257,10 @@ static int find_checkpoint(struct run *run, seq_t *first_later) {
     int rc = count < 0 ? count : 0;
     for (int i = count - 1; i >= 0; i--) {
         struct checkpoint_manifest manifest;
+        if (config->until_seq && seqs[i] > config->until_seq) { /* good or not: it is not wanted */
+            *first_later = seqs[i];
+            continue;
+        }
         rc = checkpoint_manifest_read(config->disk, config->identity->cell_id, seqs[i], &manifest,
                                       run->error, run->error_bytes);
         if (!rc && !is_within(config, &manifest)) {
@@ -272,9 +284,12 @@ static int find_checkpoint(struct run *run, seq_t *first_later) {
     }
     if (!bad_count || rc)
         return rc;
-    snprintf(run->error, run->error_bytes,
-             "no checkpoint is good: %s%s%s; restore one from a backup; nothing was changed",
-             bad[0], bad_count > 1 ? "; " : "", bad[1]);
+    snprintf(run->error, run->error_bytes, "no checkpoint is good: %s%s%s; %s; nothing was changed",
+             bad[0], bad_count > 1 ? "; " : "", bad[1],
+             log_is_whole(config)
+                 ? "the log goes back to its first group: move all files of checkpoint/ elsewhere, "
+                   "and the log alone is replayed; or start from a backup"
+                 : "put back copies of these very files, or start from a backup");
     return bad_rc;
 }
 
@@ -299,6 +314,24 @@ static void note_checkpoints(struct run *run) {
 
 /* --- the log ------------------------------------------------------------------------------------------------------------- */
 
+/** Files before the one where replay begins are not read, but the fields of remembered transfers stand in them. */
+static void look_for_earlier_files(struct run *run, uint64_t file) {
+    struct disk *disk = run->config->disk;
+    const uint64_t file_bytes = run->config->identity->file_bytes;
+    for (; file && file < run->position->file_number; file++) {
+        int64_t size = disk->size(disk, file);
+        if (size >= 0 && (!file_bytes || (uint64_t)size == file_bytes))
+            continue;
+        char line[LINE_BYTES];
+        snprintf(line, sizeof(line),
+                 "%s %s: the state is whole without it, but what asks for transfers in it stays "
+                 "unanswered, and no backup can be taken; put back a copy of this very file",
+                 disk->name(disk, file),
+                 size < 0 ? "is missing or cannot be read" : "has not its size");
+        warn(run, line);
+    }
+}
+
 /** Does the log reach back to where it is to be read from? */
 static int check_beginning(struct run *run, seq_t first_later) {
     struct wal_position *position = run->position;
@@ -316,8 +349,10 @@ static int check_beginning(struct run *run, seq_t first_later) {
         position->file_number = file;
         position->file_offset = 0;
     }
-    if (file <= position->file_number && (file || !position->seq))
+    if (file <= position->file_number && (file || !position->seq)) {
+        look_for_earlier_files(run, file);
         return 0;
+    }
     char begins[LINE_BYTES / 4] = "there is no log";
     char missing[LINE_BYTES / 4] = "";
     if (first > position->seq + 1) {
@@ -337,14 +372,14 @@ static int check_beginning(struct run *run, seq_t first_later) {
                  (unsigned long long)first_later, begins);
     else if (position->seq)
         snprintf(run->error, run->error_bytes,
-                 "%s is missing: %s, and the checkpoint reaches up to group %llu%s; restore the "
-                 "log's files from a backup; nothing was changed",
+                 "%s is missing: %s, and the checkpoint reaches up to group %llu%s; put back "
+                 "copies of the log's very files, or start from a backup; nothing was changed",
                  disk->name(disk, position->file_number), begins, (unsigned long long)position->seq,
                  missing);
     else
         snprintf(run->error, run->error_bytes,
-                 "%s is missing: %s, and no checkpoint reaches it%s; restore a checkpoint or the "
-                 "log's files from a backup; nothing was changed",
+                 "%s is missing: %s, and no checkpoint reaches it%s; put back copies of the "
+                 "log's very files, or start from a backup; nothing was changed",
                  disk->name(disk, position->file_number), begins, missing);
     return -ENODATA;
 }
@@ -412,7 +447,8 @@ static int replay_groups(struct run *run, struct wal_reader *reader, uint64_t to
         recovery_crew_hand_over(run->crew);
     int failed = recovery_crew_wait(run->crew);
     return failed ? refused(run, failed,
-                            "; restore the file from a replica or a backup; nothing was changed")
+                            "; put back a copy of this very file, or start from a backup; nothing "
+                            "was changed")
                   : rc;
 }
 
@@ -421,13 +457,14 @@ static int check_end(struct run *run) {
     const struct recovery_config *config = run->config;
     struct disk *disk = config->disk;
     if (run->position->seq < run->complete_group && !config->until_seq && !config->until_ns) {
-        snprintf(run->error, run->error_bytes,
-                 "%s: byte %llu: the log ends at group %llu, and group %llu was durable when the "
-                 "checkpoint was published; restore the log's files from a replica or a backup; "
-                 "nothing was changed",
-                 disk->name(disk, run->position->file_number),
-                 (unsigned long long)run->position->file_offset,
-                 (unsigned long long)run->position->seq, (unsigned long long)run->complete_group);
+        snprintf(
+            run->error, run->error_bytes,
+            "%s: byte %llu: the log ends at group %llu, and group %llu was durable when the "
+            "checkpoint was published; put back copies of the log's very files, or start from a "
+            "backup; nothing was changed",
+            disk->name(disk, run->position->file_number),
+            (unsigned long long)run->position->file_offset, (unsigned long long)run->position->seq,
+            (unsigned long long)run->complete_group);
         return -ENODATA;
     }
     return 0;
@@ -435,8 +472,8 @@ static int check_end(struct run *run) {
 
 static int verify(struct run *run) {
     static const char remedy[] =
-        "; restore the log's files from a replica or a backup; nothing was "
-        "changed";
+        "; put back copies of the log's very files, or start from a backup; "
+        "nothing was changed";
     recovery_crew_batch(run->crew, RECOVERY_VERIFY);
     recovery_crew_hand_over(run->crew);
     int rc = recovery_crew_wait(run->crew);

@@ -86,7 +86,7 @@ int tallyd_recover(struct node *node) {
                                 .told_ns = clock_read(CLOCK_MONOTONIC)};
     struct recovery_report report;
     cpu_set_t before;
-    char error[512];
+    char error[1024];
     unsigned cores = cores_open(&before);
     const struct recovery_config config = {
         .disk = data_dir_disk(node->dir),

@@ -279,6 +279,7 @@ static void test_both_damaged(void) {
             printf("%s: %d: %s\n", damages[i].name, rc, cell.error);
         CHECK_EQ(rc, -EBADMSG);
         CHECK(names(cell.error, newer.group.seq) && names(cell.error, older.group.seq));
+        CHECK(strstr(cell.error, "first group") != NULL); /* what its operator can do at once */
         publish(&older);
         publish(&newer);
     }
@@ -387,6 +388,22 @@ static void test_file_missing_in_the_middle(void) {
 }
 
 /** What was durable when the checkpoint was published is gone: cut off at the group behind it. */
+/** Nothing is replayed from files before the checkpoint's, but remembered transfers stand in them. */
+static void test_earlier_file_missing(void) {
+    make(test_seed(82));
+    const uint64_t last = cell.places[newer.group.seq].file;
+    CHECK(last > 2);
+    remove_log(2, 2);
+    RECOVERS(&now, newer.group.seq, .workers = 2);
+    CHECK_EQ(cell.warning_count, 1);
+    CHECK(strstr(cell.warnings, cell.disk->name(cell.disk, 2)) != NULL);
+    /* the oldest ones may go */
+    remove_log(1, 1);
+    RECOVERS(&now, newer.group.seq, .workers = 2);
+    CHECK_EQ(cell.warning_count, 0);
+    drop();
+}
+
 static void test_log_that_ends_early(void) {
     make(test_seed(78));
     const struct cell_place *place = &cell.places[newer.group.seq];
@@ -435,6 +452,15 @@ static void test_until(void) {
     CHECK_EQ(cell.report.checkpoint_seq, 0);
     CHECK_EQ(cell.position.seq, 7);
     node_close(&to);
+    /* nobody asks whether checkpoints are good that are of later */
+    manifest_of(newer.group.seq)->accounts ^= 1;
+    manifest_of(older.group.seq)->accounts ^= 1;
+    CHECK_EQ(cell_recover(&cell, &to, &node.config, before), 0);
+    CHECK_EQ(cell.position.seq, 7);
+    CHECK_EQ(cell.warning_count, 0);
+    node_close(&to);
+    publish(&older);
+    publish(&newer);
     remove_log(1, cell.places[older.group.seq].file - 1);
     CHECK_EQ(cell_recover(&cell, &to, &node.config, before), -ENODATA);
     CHECK(error_has("the oldest checkpoint is of group %llu", older.group.seq, 0));
@@ -533,6 +559,7 @@ int main(void) {
     TEST_RUN(test_reads_that_fail);
     TEST_RUN(test_log_that_begins_late);
     TEST_RUN(test_file_missing_in_the_middle);
+    TEST_RUN(test_earlier_file_missing);
     TEST_RUN(test_log_that_ends_early);
     TEST_RUN(test_torn_tail);
     TEST_RUN(test_until);
