@@ -182,11 +182,9 @@ static int read_chunks(struct inspection *inspection, struct checkpoint_chunk *c
     const uint64_t wanted = manifest->chunk_count * CHECKPOINT_CHUNK_BYTES;
     int64_t size = disk->size(disk, file);
     if (size < 0) {
-        snprintf(inspection->error, inspection->error_bytes, "%s: %s", disk->name(disk, file),
-                 size == -ENOENT ? "it is missing" : strerrordesc_np((int)-size));
-        inspection->summary->damages++;
-        inspection->rc = size == -ENOENT ? -EBADMSG : (int)size;
-        return 0;
+        const bool missing = size == -ENOENT;
+        return damaged(inspection, missing ? -EBADMSG : (int)size, file, 0, wanted, "%s",
+                       missing ? "the file is missing" : strerrordesc_np((int)-size));
     }
     inspection->summary->bytes = (uint64_t)size;
     int rc = 0;

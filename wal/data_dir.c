@@ -266,8 +266,9 @@ static int read_superblock(const char *path, struct data_dir_settings *settings,
     }
     wal_digest(&block, offsetof(struct superblock, digest), digest);
     if ((size_t)got != sizeof(block) || memcmp(digest, block.digest, sizeof(digest)) != 0)
-        return refuse(-EBADMSG, error, error_bytes, path,
-                      "its superblock is damaged; restore it from a backup");
+        return refuse(
+            -EBADMSG, error, error_bytes, path,
+            "its superblock is damaged; put back a copy of this very one, or start from a backup");
     *settings = (struct data_dir_settings){.identity = {.partitions = block.partitions,
                                                         .id_time = block.id_time,
                                                         .hash_seed = block.hash_seed,
@@ -280,7 +281,8 @@ static int read_superblock(const char *path, struct data_dir_settings *settings,
         memcpy(settings->parent_cell_id, block.parent_cell_id, sizeof(block.parent_cell_id));
     if (wrong_setting(settings) != NULL)
         return refuse(-EBADMSG, error, error_bytes, path,
-                      "its superblock makes no sense; restore it from a backup");
+                      "its superblock makes no sense; put back a copy of this very one, or start "
+                      "from a backup");
     return 0;
 }
 
@@ -342,7 +344,8 @@ static int open_log(struct data_dir *dir, const char *path, enum data_dir_mode m
     if (rc == 0 && dir->disk->list(dir->disk, DISK_LOG, &first, 1) == 0) {
         /* format made one, and those that are behind it are made before it goes */
         snprintf(error, error_bytes,
-                 "%s/wal: every log file is missing; restore them from a replica or a backup",
+                 "%s/wal: every log file is missing; put back copies of these very files, or start "
+                 "from a backup",
                  path);
         rc = -ENODATA;
     }

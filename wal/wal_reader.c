@@ -62,10 +62,12 @@ static const struct {
     int rc;
     const char *remedy;
 } refusals[] = {
-    [WAL_VERDICT_CORRUPT] = {-EBADMSG,
-                             "restore the file from a replica or a backup; nothing was changed"},
-    [WAL_VERDICT_HOLE] = {-ENODATA,
-                          "restore the file from a replica or a backup; nothing was changed"},
+    [WAL_VERDICT_CORRUPT] =
+        {-EBADMSG,
+         "put back a copy of this very file, or start from a backup; nothing was changed"},
+    [WAL_VERDICT_HOLE] =
+        {-ENODATA,
+         "put back a copy of this very file, or start from a backup; nothing was changed"},
     [WAL_VERDICT_FOREIGN] =
         {-EPERM, "take the files of another cell out of the directory; nothing was changed"},
     [WAL_VERDICT_NEWER] = {-ENOTSUP, "run the newer tallyd that wrote it; nothing was changed"},
@@ -97,7 +99,8 @@ static int check_file(struct wal_reader *reader, uint64_t file, bool sync, char 
         reader->file_bytes = (uint64_t)size;
     if ((uint64_t)size != reader->file_bytes || size == 0 || size % WAL_PAGE_BYTES != 0) {
         snprintf(error, error_bytes,
-                 "%s has %lld bytes and should have %llu; restore it from a replica or a backup",
+                 "%s has %lld bytes and should have %llu; put back a copy of this very file, or "
+                 "start from a backup",
                  disk->name(disk, file), (long long)size, (unsigned long long)reader->file_bytes);
         return -ENODATA;
     }
@@ -126,7 +129,8 @@ static int check_files(struct wal_reader *reader, const uint64_t *files, unsigne
     }
     if ((count != 0 && files[count - 1] >= next) ||
         (reader->group_file != 0 && reader->last_file < reader->group_file)) {
-        snprintf(error, error_bytes, "%s is missing; restore it from a replica or a backup",
+        snprintf(error, error_bytes,
+                 "%s is missing; put back a copy of this very file, or start from a backup",
                  disk->name(disk, next));
         return -ENODATA;
     }
@@ -308,7 +312,8 @@ static int conclude(struct wal_reader *reader, enum wal_finding finding, uint64_
             end->file = reader->last_file + 1;
             end->file_offset = end->bytes = 0;
             snprintf(error, error_bytes,
-                     "%s is missing; restore it from a replica or a backup; nothing was changed",
+                     "%s is missing; put back a copy of this very file, or start from a backup; "
+                     "nothing was changed",
                      disk->name(disk, end->file));
             return -ENODATA;
         }
@@ -504,8 +509,8 @@ int wal_group_records(struct disk *disk, const struct wal_group_view *view, wal_
         if (records != entry->records) {
             snprintf(error, error_bytes,
                      "%s: bytes %llu..%llu: group %llu does not hold as many records as its header "
-                     "says; restore the "
-                     "file from a replica or a backup; nothing was changed",
+                     "says; put back "
+                     "a copy of this very file, or start from a backup; nothing was changed",
                      disk->name(disk, view->file), (unsigned long long)view->file_offset,
                      (unsigned long long)(view->file_offset + view->bytes),
                      (unsigned long long)chained->seq);

@@ -321,6 +321,8 @@ static void test_missing_files(void) {
     make();
     CHECK_EQ(disk_memory_remove(disk, disk_file(DISK_CHECKPOINT_DATA, SEQ)), 0);
     CHECK_EQ(look(&damages), -EBADMSG);
+    CHECK_EQ(damages, 1); /* who shows damages and no error names it as well */
+    CHECK(strstr(damage_message, "missing") != NULL);
     CHECK(strstr(error, "missing") != NULL);
     CHECK_EQ(disk_memory_remove(disk, disk_file(DISK_CHECKPOINT_MANIFEST, SEQ)), 0);
     CHECK_EQ(look(&damages), -ENOENT);
