@@ -93,6 +93,14 @@ static int check_reached(const struct replay *replay, const struct wal_position 
                       time_text(data_dir_settings(replay->from)->created_ns, made, sizeof(made)));
         return CLI_USAGE;
     }
+    if (replay->until.ns == 0 && position->seq < replay->last_seq &&
+        (replay->until.seq == 0 || position->seq < replay->until.seq)) {
+        args_complain("%s: the log on the disk ends at group %" PRIu64
+                      ", but its tallyd has committed group %" PRIu64
+                      ": let it take a checkpoint (tally checkpoint) before it ends",
+                      replay->data, position->seq, replay->last_seq);
+        return CLI_DAMAGED;
+    }
     if (replay->until.seq == 0 || position->seq >= replay->until.seq)
         return CLI_DONE;
     args_complain("there is no group %" PRIu64 " yet: the log ends with group %" PRIu64

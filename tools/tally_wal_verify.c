@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -54,16 +55,20 @@ static int show_damage(void *context, const struct wal_damage *damage) {
         output_text(object, "message", damage->message);
         output_print(object);
     } else {
-        printf("%s: %s\n", damage->torn ? "torn tail" : "damage", damage->message);
+        if (damage->torn && verify->client)
+            printf("tail: tallyd is writing behind the last group\n");
+        else
+            printf("%s: %s\n", damage->torn ? "torn tail" : "damage", damage->message);
     }
     return 0;
 }
 
 static void show_verified(const struct verify *verify, int exit_status) {
     const struct wal_inspect_summary *summary = &verify->summary;
-    const char *verdict = exit_status           ? "damaged"
-                          : summary->torn_bytes ? "good, with a torn tail"
-                                                : "good";
+    const char *verdict = exit_status            ? "damaged"
+                          : !summary->torn_bytes ? "good"
+                          : verify->client       ? "good, and being written"
+                                                 : "good, with a torn tail";
     char digest[33];
     offline_hex(&verify->digest, digest);
     if (verify->cli->json) {
@@ -97,7 +102,7 @@ static void show_verified(const struct verify *verify, int exit_status) {
     output_line_uint128("files", summary->files);
     output_line_uint128("records", summary->records);
     output_line_uint128("bytes", summary->bytes);
-    if (summary->torn_bytes)
+    if (summary->torn_bytes && !verify->client)
         output_line_uint128("torn bytes", summary->torn_bytes);
     output_line_time("cell time", summary->cell_time);
     if (!verify->state_good)
@@ -182,6 +187,13 @@ static int verify_log(struct verify *verify) {
         return CLI_UNKNOWN;
     if (rc != 0 && !verify->damages && *error)
         args_complain("%s", error);
+    if (rc == 0 && !verify->damages && verify->summary.last_seq < verify->last_seq) {
+        snprintf(error, sizeof(error),
+                 "the log on the disk ends at group %" PRIu64 ", but tallyd has committed group "
+                 "%" PRIu64 ": let it take a checkpoint (tally checkpoint) before it ends",
+                 verify->summary.last_seq, verify->last_seq);
+        return show_bad_state(verify, error);
+    }
     return rc == 0 && verify->damages ? CLI_DAMAGED : offline_exit(rc);
 }
 
@@ -189,7 +201,8 @@ static int open_directory(struct verify *verify) {
     char error[512], socket[4200];
     struct stat status;
     if (stat(verify->data, &status) < 0) {
-        args_complain("%s: %s", verify->data, strerror(errno));
+        args_complain("%s: %s", verify->data,
+                      errno == ENOENT ? "there is no such directory" : strerror(errno));
         return CLI_USAGE;
     }
     if (!S_ISDIR(status.st_mode)) {
@@ -214,29 +227,37 @@ int tally_wal_verify(struct cli *cli, int argc, char **argv) {
     struct verify verify = {.cli = cli};
     bool log_only = false;
     uint64_t memory_mb = 0, workers = 0;
-    const struct args_option options[] = {{"log-only", 'l', ARGS_SWITCH, &log_only, NULL,
-                                           "the bytes alone, not the state", false, 0, 0, NULL},
-                                          {"memory-mb", 'm', ARGS_NUMBER, &memory_mb, "N",
-                                           "at most, for the state", false, 32, 4u << 20, NULL},
-                                          {"workers", 'w', ARGS_NUMBER, &workers, "N",
-                                           "threads (default: one a core)", false, 1, LCORES_MAX,
-                                           NULL},
-                                          {NULL}};
+    const char *data = NULL;
+    const struct args_option options[] = {
+        {"data", 'd', ARGS_TEXT, &data, "DIR", "data directory, the same as the operand", false, 0,
+         0, NULL},
+        {"log-only", 'l', ARGS_SWITCH, &log_only, NULL, "the bytes alone, not the state", false, 0,
+         0, NULL},
+        {"memory-mb", 'm', ARGS_NUMBER, &memory_mb, "N", "at most, for the state", false, 32,
+         4u << 20, NULL},
+        {"workers", 'w', ARGS_NUMBER, &workers, "N", "threads (default: one a core)", false, 1,
+         LCORES_MAX, NULL},
+        {NULL}};
     const struct args_command command = {
         "wal verify",
         "Verify the log of a data directory, every byte, and the state that it amounts to\n"
         "with the newest checkpoint. Changes nothing.",
-        "DIR",
-        1,
+        "[DIR]",
+        0,
         1,
         options,
+        "Without DIR or --data: $TALLY_DATA_DIR, else /var/lib/tally.\n"
         "A torn tail is what a killed or powerless tallyd leaves; the next start cuts it,\n"
         "and the exit status is 0. Damage anywhere else is exit status 4.\n"};
     unsigned operands;
     enum args_answer answer = args_parse(&command, argc, argv, &operands);
     if (answer != ARGS_RUN)
         return answer == ARGS_HELP ? CLI_DONE : CLI_USAGE;
-    verify.data = argv[0];
+    if (operands != 0 && data != NULL) {
+        args_complain("wal verify takes DIR or --data, not both");
+        return CLI_USAGE;
+    }
+    verify.data = offline_directory(operands != 0 ? argv[0] : data);
     int exit_status = open_directory(&verify);
     if (exit_status == CLI_DONE) {
         exit_status = verify_log(&verify);

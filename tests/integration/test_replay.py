@@ -14,6 +14,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import netns  # noqa: E402
 import server  # noqa: E402
+import tally_client  # noqa: E402
 from check import QUICK, equal, main, seed, test  # noqa: E402
 from elsewhere import Elsewhere  # noqa: E402
 from matchday import Matchday  # noqa: E402
@@ -236,6 +237,35 @@ def damaged_logs_and_holes():
         world.tallyd.start()
         world.work(2)
         equal(json.loads(tally("--json", "wal", "verify", data).splitlines()[-1])["accounts"], str(ACCOUNTS), "beside tallyd")
+
+
+@test
+def acknowledged_and_not_on_the_disk():
+    """A disk that lost the newest group without a trace behind it: only the tallyd that runs knows, so who asks it says so."""
+    with World(dice=random.Random(seed())) as world:
+        data = world.tallyd.data
+        world.work(5)
+        time.sleep(0.5)  # what is written for idle ledgers is written
+        groups = [json.loads(line) for line in tally("--json", "wal", "dump", "--groups", data).splitlines()]
+        last = [group for group in groups if group["type"] == "group"][-1]
+        log = pathlib.Path(data, "wal", last["file"])
+        with open(log, "r+b") as file:
+            file.seek(int(last["offset"]))
+            file.write(bytes(int(last["bytes"])))
+        for command in (["wal", "verify", "--data", data], ["wal", "verify", "--log-only", data], ["replay", "--data", data],
+                        ["replay", "--data", data, "--until", last["seq"]]):
+            said = tally(*command, status=DAMAGED)
+            assert last["seq"] in said and "tally checkpoint" in said, f"{command} without the last group says: {said}"
+        replay(data, "--until", str(int(last["seq"]) - 1))
+        # and what it says is what helps
+        accounts = [result.record for result in world.client.lookup_accounts(EVERY).results]
+        tally("checkpoint", "--data", data)
+        world.tallyd.kill()
+        world.tallyd.start()
+        world.client.socket.close()
+        world.client = tally_client.Client(world.address, server.UDP_PORT, timeout_s=20)
+        world.client.connect()
+        equal([result.record for result in world.client.lookup_accounts(EVERY).results], accounts, "accounts")
 
 
 if __name__ == "__main__":

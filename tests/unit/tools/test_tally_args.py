@@ -80,7 +80,9 @@ def values():
 @test
 def files():
     complains(["load", "/nonexistent/file.csv"], "/nonexistent/file.csv", "No such file")
-    complains(["wal", "verify", "/nonexistent"], "/nonexistent", "No such file")
+    complains(["wal", "verify", "/nonexistent"], "/nonexistent", "there is no such directory")
+    complains(["wal", "verify", "--data", "/nonexistent"], "/nonexistent", "there is no such directory")
+    complains(["wal", "verify", "/nonexistent", "--data", "/nonexistent"], "not both")
     complains(["wal", "verify", os.path.abspath(__file__)], "data directory")
     complains(["wal", "verify", server.scratch()], "tally: ")
     path = os.path.join(server.scratch(), "bad.csv")
