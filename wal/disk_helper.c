@@ -45,7 +45,8 @@ static int start(struct disk_helper *helper) {
     helper->runs = rc == 0;
     if (rc != 0)
         sem_destroy(&helper->wake);
-    return -rc;
+    /* -EAGAIN would say that the queue is full, and be tried again for ever */
+    return rc == EAGAIN ? -ENOMEM : -rc;
 }
 
 int disk_helper_submit(struct disk_helper *helper, struct disk_io *io) {
