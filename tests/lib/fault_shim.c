@@ -3,6 +3,7 @@
  *  FAULT_AT, counted over all functions below. Environment:
  *
  *    FAULT_AT     which call, from 1; 0 or absent: none, only count
+ *    FAULT_NAME   every call of this function fails
  *    FAULT_KEEP   set: from then on every call of the same function fails
  *    FAULT_SHORT  set: a write writes only a half, and says so, instead of failing
  *    FAULT_GATE   counting begins when a path that contains this text is opened
@@ -34,6 +35,7 @@ static struct {
     bool keep, cut, trace;
     _Atomic(const char *) failing; /**< the function that fails from now on (FAULT_KEEP) */
     const char *gate, *log;
+    const char *name; /**< of which every call fails */
 } shim;
 
 /** What dlsym itself needs before the real allocator is known; never given back. */
@@ -74,9 +76,10 @@ static bool fails(const char *name) {
         note("call %s %lu\n", name, number);
     if (atomic_load(&shim.failing) == name)
         return true;
-    if (number != shim.at)
+    bool named = shim.name != NULL && strcmp(name, shim.name) == 0;
+    if (number != shim.at && !named)
         return false;
-    if (shim.keep)
+    if (shim.keep || named)
         atomic_store(&shim.failing, name);
     int before = errno;
     note("failed %s %lu\n", name, number);
@@ -97,6 +100,7 @@ __attribute__((constructor)) static void shim_start(void) {
     shim.cut = getenv("FAULT_SHORT") != NULL;
     shim.log = getenv("FAULT_LOG");
     shim.gate = getenv("FAULT_GATE");
+    shim.name = getenv("FAULT_NAME");
     atomic_store(&shim.counting, shim.gate == NULL);
 }
 
