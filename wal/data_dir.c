@@ -243,11 +243,15 @@ static int read_superblock(const char *path, struct data_dir_settings *settings,
                                 : refuse_errno(errno, error, error_bytes, path);
     int fd = openat(directory, "superblock", O_RDONLY | O_CLOEXEC);
     int number = errno;
+    const bool begun = fstatat(directory, "wal", &status, 0) == 0;
     close(directory);
     if (fd < 0 && number == ENOENT)
         return refuse(
             -ENOENT, error, error_bytes, path,
-            "is not a data directory of tally (no superblock); `tallyd format` makes one");
+            begun ? "is not a data directory of tally (no superblock): a killed format, backup or "
+                    "replay leaves that, remove it then; a superblock that was lost has to be put "
+                    "back"
+                  : "is not a data directory of tally (no superblock); `tallyd format` makes one");
     if (fd < 0)
         return refuse_errno(number, error, error_bytes, path);
     ssize_t got = read(fd, &block, sizeof(block));

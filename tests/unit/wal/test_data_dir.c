@@ -161,6 +161,12 @@ static void open_refuses(void) {
     clear();
 
     CHECK_EQ(data_dir_format(path, &settings, error, sizeof(error)), 0);
+    CHECK_EQ(unlink(file("superblock")), 0);
+    CHECK_EQ(open_dir(DATA_DIR_LOCK, &dir), -ENOENT);
+    CHECK(says("no superblock") && !says("tallyd format"));
+    clear();
+
+    CHECK_EQ(data_dir_format(path, &settings, error, sizeof(error)), 0);
     CHECK_EQ(unlink(file("wal/00000000000000000001.log")), 0);
     CHECK_EQ(open_dir(DATA_DIR_LOCK, &dir), -ENODATA);
     CHECK(says("every log file is missing"));
