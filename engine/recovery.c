@@ -269,6 +269,11 @@ static int find_checkpoint(struct run *run, seq_t *first_later) {
         }
         if (!rc)
             rc = load_checkpoint(run, &manifest);
+        if (rc == -EPERM) {
+            size_t used = strlen(run->error);
+            snprintf(run->error + used, run->error_bytes - used,
+                     "; take the files of another cell out of the directory; nothing was changed");
+        }
         if (!is_damage(rc))
             return rc;
         snprintf(bad[bad_count ? 1 : 0], sizeof(bad[0]), "%s", run->error);

@@ -292,6 +292,7 @@ static void test_foreign_and_newer(void) {
     manifest_of(newer.group.seq)->cell_id[0] ^= 1;
     checkpoint_manifest_seal(manifest_of(newer.group.seq));
     CHECK_EQ(refused(), -EPERM);
+    CHECK(strstr(cell.error, "out of the directory") != NULL);
     publish(&newer);
     manifest_of(newer.group.seq)->version++;
     checkpoint_manifest_seal(manifest_of(newer.group.seq));
