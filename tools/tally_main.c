@@ -66,7 +66,8 @@ static void print_overview(void) {
            "\nIds and amounts are decimal or 0x hex.\n"
            "\nexit status\n"
            "  0  done (an event that exists already, with the same fields, is done too)\n"
-           "  1  the ledger refused: some event was not created, some id was not found\n"
+           "  1  the ledger refused: some event was not created, some id was not\n"
+           "     found; or tallyd gave a checkpoint up\n"
            "  2  bad flags, files or input\n"
            "  3  no answer, or an outcome that is not known\n"
            "  4  damaged data\n");
