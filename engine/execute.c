@@ -242,15 +242,16 @@ unsigned engine_execute(struct engine_lcore *lcore, unsigned events_max) {
     forget(lcore);
     unsigned executed = 0;
     while (executed < events_max && lcore->queue.head) {
-        if (unlikely(horizon_stale(lcore)))
+        if (unlikely(horizon_stale(lcore))) {
+            if (unlikely(lcore->travel))
+                travel_alone_end(lcore); /* no group would be opened while it lasts */
             break;
+        }
         unsigned prepared = prepare_burst(lcore), used = 0;
         enum progress progress = PROGRESS_DONE;
         while (used < prepared && progress == PROGRESS_DONE && lcore->queue.head) {
             struct engine_request *request = lcore->queue.head;
             progress = request_execute(lcore, request, lcore->prepared, prepared, &used);
-            if (unlikely(lcore->travel) && request->imported && progress != PROGRESS_ALONE)
-                travel_alone_end(lcore);
             if (request->next_event == request->event_count) {
                 queue_pop(&lcore->queue);
                 if (!request->unresolved && !request->away)
@@ -272,7 +273,10 @@ unsigned engine_execute(struct engine_lcore *lcore, unsigned events_max) {
     }
     if (executed)
         watch_memory(lcore);
-    if (unlikely(lcore->travel))
+    if (unlikely(lcore->travel)) {
+        if (lcore->travel->alone)
+            travel_alone_end(lcore);
         work += engine_exchange(lcore);
+    }
     return work + executed;
 }

@@ -378,6 +378,10 @@ static void settle_follow(struct engine_lcore *lcore) {
 
 bool travel_alone(struct engine_lcore *lcore) {
     struct travel *travel = lcore->travel;
+    if (travel->alone)
+        return true;
+    if (travel->settle && travel->settle == travel->alone_done)
+        return false; /* asked for again when the WAL has heard that it was given back */
     /* acquire: pairs with the WAL's release, which saw the others' */
     if (travel->settle &&
         atomic_load_explicit(&lcore->board->alone, memory_order_relaxed) == lcore->index + 1 &&
@@ -393,6 +397,7 @@ bool travel_alone(struct engine_lcore *lcore) {
             if (other->import_cursor_transfers > lcore->import_cursor_transfers)
                 lcore->import_cursor_transfers = other->import_cursor_transfers;
         }
+        travel->alone = true;
         return true;
     }
     atomic_store_explicit(&lcore->lane->alone_wanted, 1, memory_order_relaxed);
@@ -400,6 +405,9 @@ bool travel_alone(struct engine_lcore *lcore) {
 }
 
 void travel_alone_end(struct engine_lcore *lcore) {
+    struct travel *travel = lcore->travel;
+    travel->alone = false;
+    travel->alone_done = travel->settle;
     atomic_store_explicit(&lcore->lane->settled_timestamp, lcore->last_timestamp,
                           memory_order_relaxed);
     /* release: pairs with the WAL's acquire */

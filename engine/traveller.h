@@ -129,6 +129,9 @@ struct travel {
     uint32_t away;                       /**< travellers of this lcore that are not back */
     uint64_t settle; /**< board->settle, as last read: nothing new may travel while it is not 0 */
     bool frozen;     /**< another lcore has, or will have, all tables to itself */
+    bool alone;      /**< this one has them, until the end of its turn */
+    uint64_t
+        alone_done; /**< the settling in which it had them: given back, which the WAL may not know yet */
     uint32_t accounts_kept;       /**< room that is kept for accounts, all partitions */
     struct request_queue waiting; /**< requests that wait for a free traveller */
     uint128_t *
@@ -167,7 +170,8 @@ static inline uint32_t travel_accounts_kept(const struct engine_lcore *lcore) {
 static inline bool travel_frozen(const struct engine_lcore *lcore) {
     return unlikely(lcore->travel) && lcore->travel->frozen;
 }
-/** Whether this lcore has all tables to itself, for imported events; asks for it. It is the caller's until travel_alone_end. */
+/** Whether this lcore has all tables to itself, for imported events; asks for it. They are the caller's until travel_alone_end, which
+ *  the end of its turn says: from then on they are the others', though this lcore may not have heard so. */
 bool travel_alone(struct engine_lcore *lcore);
 void travel_alone_end(struct engine_lcore *lcore);
 /** A pending transfer is due. @return false: everything is here; expire it at once */

@@ -17,6 +17,8 @@ enum {
     PARTITIONS = 16,
     ACCOUNTS = 400,
     BATCH = 20,
+    IMPORTS = 150, /* accounts of one request: more than an lcore looks up together */
+    IMPORTS_ONE_IN = 40,
     OUTSTANDING = 24,
     FILE_BYTES = 64 << 20,
     LEDGER = 7,
@@ -25,7 +27,8 @@ enum {
 struct unit {
     struct engine_request request;
     struct transfer events[BATCH];
-    struct result results[BATCH];
+    struct account imports[IMPORTS];
+    struct result results[IMPORTS];
     struct balances balances[BATCH];
     bool busy;
 };
@@ -35,7 +38,7 @@ struct worker {
     unsigned index;
     pthread_t thread;
     uint64_t random;
-    uint64_t events_left, created, refused;
+    uint64_t events_left, created, answered, imported;
     uint128_t last_pending; /**< made by this worker; 0: none */
     uint64_t next_id;
     struct unit units[OUTSTANDING];
@@ -52,6 +55,7 @@ static struct node {
     pthread_t wal_thread;
     _Atomic unsigned working; /**< threads that are not through */
     _Atomic bool stop;
+    _Atomic uint64_t import_timestamp;
     struct worker workers[LCORES_TESTED];
 } node;
 
@@ -110,7 +114,29 @@ static void event_make(struct worker *worker, struct transfer *event) {
         event->flags = TRANSFER_LINKED;
 }
 
+/** Accounts that belong to any lcore: who creates them has all tables to itself meanwhile. */
+static void unit_import(struct worker *worker, struct unit *unit) {
+    uint64_t timestamp = atomic_fetch_add(&node.import_timestamp, IMPORTS);
+    for (unsigned i = 0; i < IMPORTS; i++)
+        unit->imports[i] = (struct account){.id = uint128_make(worker->index + 1, timestamp + i),
+                                            .ledger = LEDGER,
+                                            .code = 1,
+                                            .flags = ACCOUNT_IMPORTED,
+                                            .timestamp = timestamp + i};
+    unit->request = (struct engine_request){.operation = OPERATION_CREATE_ACCOUNTS,
+                                            .event_count = IMPORTS,
+                                            .events = unit->imports,
+                                            .owner = unit,
+                                            .results = unit->results};
+    unit->busy = true;
+    engine_submit(engine_lcore(node.engine, worker->index), &unit->request);
+}
+
 static void unit_submit(struct worker *worker, struct unit *unit) {
+    if (below(&worker->random, IMPORTS_ONE_IN) == 0) {
+        unit_import(worker, unit);
+        return;
+    }
     for (unsigned i = 0; i < BATCH; i++)
         event_make(worker, &unit->events[i]);
     unit->events[BATCH - 1].flags &= (uint16_t)~TRANSFER_LINKED;
@@ -138,9 +164,12 @@ static void turn(struct worker *worker) {
     unsigned count = engine_completed(lcore, done, 16);
     for (unsigned i = 0; i < count; i++) {
         struct unit *unit = done[i]->owner;
+        bool transfers = done[i]->operation == OPERATION_CREATE_TRANSFERS;
+        uint64_t created = 0;
         for (unsigned event = 0; event < done[i]->event_count; event++)
-            worker->created += unit->results[event].status == TRANSFER_STATUS_created;
-        worker->refused += done[i]->event_count;
+            created += unit->results[event].status == TRANSFER_STATUS_created;
+        *(transfers ? &worker->created : &worker->imported) += created;
+        worker->answered += transfers ? done[i]->event_count : 0;
         unit->busy = false;
     }
     if (!work && !count)
@@ -253,6 +282,7 @@ static bool accounts_make(void) {
                                      .owner = NULL};
     for (unsigned i = 0; i < ACCOUNTS; i++)
         accounts[i] = (struct account){.id = i + 1, .ledger = LEDGER, .code = 1};
+    atomic_store(&node.import_timestamp, 0);
     engine_submit(engine_lcore(node.engine, 0), &request);
     struct engine_request *done = NULL;
     while (!done) {
@@ -266,9 +296,12 @@ static bool accounts_make(void) {
         }
         wal_step(node.wal, now_ns());
     }
-    for (unsigned i = 0; i < ACCOUNTS; i++)
+    for (unsigned i = 0; i < ACCOUNTS; i++) {
         if (results[i].status != ACCOUNT_STATUS_created)
             return false;
+        if (results[i].timestamp >= atomic_load(&node.import_timestamp))
+            atomic_store(&node.import_timestamp, results[i].timestamp + 1);
+    }
     return true;
 }
 
@@ -332,23 +365,26 @@ static void run(unsigned lcores, uint64_t seed, uint64_t events, bool checkpoint
         sched_yield();
     CHECK_EQ(atomic_load(&node.working), 0);
     atomic_store(&node.stop, true);
-    uint64_t created = 0, answered = 0;
+    uint64_t created = 0, answered = 0, imported = 0;
     for (unsigned i = 0; i < lcores; i++) {
         pthread_join(node.workers[i].thread, NULL);
         created += node.workers[i].created;
-        answered += node.workers[i].refused;
+        answered += node.workers[i].answered;
+        imported += node.workers[i].imported;
     }
     pthread_join(node.wal_thread, NULL);
     CHECK_EQ(atomic_load(&node.board->failed), 0);
     CHECK_EQ(answered, events / BATCH * BATCH * lcores);
     CHECK(created > answered / 2);
+    CHECK(imported > IMPORTS);
     CHECK(books_balance(node.engine));
     for (unsigned p = 0; p < PARTITIONS; p++)
         CHECK(engine_partition_digest(node.engine, p) ==
               engine_partition_digest_recompute(node.engine, p));
     check_log();
-    printf("     %u lcores: %" PRIu64 " of %" PRIu64 " events created\n", lcores, created,
-           answered);
+    printf("     %u lcores: %" PRIu64 " of %" PRIu64 " transfers created, %" PRIu64
+           " accounts imported\n",
+           lcores, created, answered, imported);
     node_close();
 }
 
