@@ -31,20 +31,16 @@ struct partition {
 #define DIGEST_CREDITS_POSTED uint128_make(0xa96d30f28c57eb1du, 0x3b84c6e05f19a7d1u)
 #define DIGEST_CLOSED uint128_make(0x71f8d24be609c35bu, 0xc85a1e97d4036fb3u)
 
-/** What a change of an account changes in its partition's digest. @param hash hash_id() of the account */
-static inline uint128_t account_delta_digest(uint64_t hash, const struct account_delta *delta) {
+/** @param hash hash_id() of the account */
+static inline void partition_digest_delta(struct partition *partition, uint64_t hash,
+                                          const struct account_delta *delta) {
     uint128_t sum = DIGEST_DEBITS_PENDING * delta->debits_pending +
                     DIGEST_DEBITS_POSTED * delta->debits_posted +
                     DIGEST_CREDITS_PENDING * delta->credits_pending +
                     DIGEST_CREDITS_POSTED * delta->credits_posted;
     if (unlikely(delta->closed))
         sum += delta->closed > 0 ? DIGEST_CLOSED : -DIGEST_CLOSED;
-    return sum * (hash | 1);
-}
-
-static inline void partition_digest_delta(struct partition *partition, uint64_t hash,
-                                          const struct account_delta *delta) {
-    partition->digest += account_delta_digest(hash, delta);
+    partition->digest += sum * (hash | 1);
     partition->digest_dirty = true;
 }
 

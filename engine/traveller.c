@@ -44,16 +44,13 @@ int travel_open(struct engine_lcore *lcore) {
         return -ENOMEM;
     lcore->travel = travel;
     travel->slots = calloc(TRAVEL_SLOTS + TRAVEL_CHAIN_SLOTS, sizeof(struct traveller));
-    travel->digests = calloc(config->partitions, sizeof(*travel->digests));
-    travel->accounts = calloc(config->partitions, sizeof(*travel->accounts));
-    travel->pendings = calloc(config->partitions, sizeof(*travel->pendings));
     /* not touched before it is used: a chain of thousands is rare */
     size_t bytes =
         (sizeof(struct travel_stop) * TRAVEL_STOPS + sizeof(struct travel_outcome)) * events;
     travel->memory = aligned_alloc(CACHE_LINE_BYTES, (bytes + CACHE_LINE_BYTES - 1) &
                                                          ~(size_t)(CACHE_LINE_BYTES - 1));
-    if (!travel->slots || !travel->digests || !travel->accounts || !travel->pendings ||
-        !travel->memory || checkout_open(&travel->out, config->lcores * events * TRAVEL_STOPS))
+    if (!travel->slots || !travel->memory ||
+        checkout_open(&travel->out, config->lcores * events * TRAVEL_STOPS))
         return -ENOMEM;
     slots_make(travel, lcore->index);
     return 0;
@@ -65,9 +62,6 @@ void travel_close(struct engine_lcore *lcore) {
         return;
     checkout_close(&travel->out);
     free(travel->slots);
-    free(travel->digests);
-    free(travel->accounts);
-    free(travel->pendings);
     free(travel->memory);
     free(travel);
     lcore->travel = NULL;

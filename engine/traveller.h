@@ -134,9 +134,6 @@ struct travel {
         alone_done; /**< the settling in which it had them: given back, which the WAL may not know yet */
     uint32_t accounts_kept;       /**< room that is kept for accounts, all partitions */
     struct request_queue waiting; /**< requests that wait for a free traveller */
-    uint128_t *
-        digests; /**< by partition: what this lcore's decisions about travellers did to its digest, mod 2^128 */
-    int64_t *accounts, *pendings; /**< likewise, to how many there are */
     void *memory;                 /**< stops and outcomes of all slots */
 };
 
