@@ -67,6 +67,11 @@ void output_flags(struct json_object *object, const char *name, uint16_t flags,
                   const struct args_flag *names);
 /** One object a line; frees it. */
 void output_print(struct json_object *object);
+/** A file's name without its folders. */
+const char *base_of(const char *path);
+/** A torn tail or damage of the log, as one object. */
+struct wal_damage;
+void output_damage(const struct wal_damage *damage);
 void output_account_fields(struct json_object *object, const struct tally_account *account);
 void output_transfer_fields(struct json_object *object, const struct tally_transfer *transfer);
 void output_balance_fields(struct json_object *object, const struct tally_balances *balances);

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "tools/tally_cli.h"
+#include "wal/wal_inspect.h"
 
 /** How answers look: aligned lines for people, one JSON object a line for programs. */
 
@@ -74,6 +75,22 @@ void output_flags(struct json_object *object, const char *name, uint16_t flags,
 void output_print(struct json_object *object) {
     puts(json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN));
     json_object_put(object);
+}
+
+const char *base_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+void output_damage(const struct wal_damage *damage) {
+    struct json_object *object = output_object();
+    output_text(object, "type", damage->torn ? "torn" : "damage");
+    output_uint64(object, "seq", damage->seq);
+    output_text(object, "file", base_of(damage->file_name));
+    output_uint64(object, "offset", damage->file_offset);
+    output_uint64(object, "bytes", damage->bytes);
+    output_text(object, "message", damage->message);
+    output_print(object);
 }
 
 void output_balance_fields(struct json_object *object, const struct tally_balances *balances) {

@@ -27,11 +27,6 @@ struct log {
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-static const char *base_of(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /** A data directory, its wal folder, or one file in that. @return CLI_DONE, CLI_USAGE or
  *  CLI_DAMAGED */
 static int log_open(struct log *log, const char *path) {
@@ -223,14 +218,7 @@ static int show_damage(void *context, const struct wal_damage *damage) {
     struct log *log = context;
     log->damages += !damage->torn;
     if (log->cli->json) {
-        struct json_object *object = output_object();
-        output_text(object, "type", damage->torn ? "torn" : "damage");
-        output_uint64(object, "seq", damage->seq);
-        output_text(object, "file", base_of(damage->file_name));
-        output_uint64(object, "offset", damage->file_offset);
-        output_uint64(object, "bytes", damage->bytes);
-        output_text(object, "message", damage->message);
-        output_print(object);
+        output_damage(damage);
     } else {
         printf("%s: %s\n", damage->torn ? "torn tail" : "damage", damage->message);
     }

@@ -29,11 +29,6 @@ struct verify {
     uint64_t seen_bytes, total_bytes;
 };
 
-static const char *base_of(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 static int show_group(void *context, const struct wal_inspect_group *group) {
     struct verify *verify = context;
     verify->seen_bytes += group->bytes;
@@ -46,14 +41,7 @@ static int show_damage(void *context, const struct wal_damage *damage) {
     progress_end(&verify->watch.progress);
     verify->damages += !damage->torn;
     if (verify->cli->json) {
-        struct json_object *object = output_object();
-        output_text(object, "type", damage->torn ? "torn" : "damage");
-        output_uint64(object, "seq", damage->seq);
-        output_text(object, "file", base_of(damage->file_name));
-        output_uint64(object, "offset", damage->file_offset);
-        output_uint64(object, "bytes", damage->bytes);
-        output_text(object, "message", damage->message);
-        output_print(object);
+        output_damage(damage);
     } else {
         if (damage->torn && verify->client)
             printf("tail: tallyd is writing behind the last group\n");
