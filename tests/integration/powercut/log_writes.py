@@ -91,7 +91,8 @@ class Disk:
         image = os.open(path, os.O_WRONLY)
         for entry in self.batch():
             fate = dice.random()
-            if fate < 0.4:
+            # a file system's first block holds its superblock, which it takes for written whole or not at all
+            if fate < 0.4 or (fate < 0.8 and entry.sector < 8):
                 self.apply(image, entry)
             elif fate < 0.8:
                 share = dice.random()
